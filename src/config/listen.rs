@@ -1,0 +1,103 @@
+//! `[listen]` and `[request_id]`: where clients come in, and what they may cost us.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units;
+
+/// `[listen]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Whether HTTP/2 with prior knowledge is spoken besides HTTP/1.1.
+    pub http2: bool,
+    pub limits: Limits,
+}
+
+/// `[listen.limits]`: what one client, and all together, may cost.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest request head in bytes; 431 above it.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub head: u64,
+    /// Most header fields in a request; 431 above it.
+    pub headers: usize,
+    /// Largest request body in bytes; 413 above it. Absent: no limit (bodies are streamed, not kept).
+    #[serde(deserialize_with = "optional_size")]
+    #[schemars(with = "Option<String>")]
+    pub body: Option<u64>,
+    /// Requests in flight at once, all workers together; 503 above it.
+    pub in_flight: usize,
+    /// Open client connections, all workers together; above it new ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Longest time for a request head, and longest idle time of a kept-alive connection.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub head_timeout: Duration,
+    /// Longest silence within a request body.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub body_idle: Duration,
+    /// Longest time a client may take nothing of its answer.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub write_idle: Duration,
+    /// Memory for all request bodies being copied aside or read whole, in bytes.
+    #[serde(with = "units::size")]
+    #[schemars(with = "String")]
+    pub copied_bodies: u64,
+}
+
+/// `[request_id]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestIdConfig {
+    /// Header that carries the request id to the app and back.
+    pub header: String,
+    /// Peers (addresses or networks) whose request id is kept. Default: loopback.
+    #[schemars(with = "Vec<String>")]
+    pub trust: Vec<IpNet>,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)), http2: true, limits: Limits::default() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 64 << 10,
+            headers: 100,
+            body: None,
+            in_flight: 10_000,
+            connections: 20_000,
+            head_timeout: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            write_idle: Duration::from_secs(30),
+            copied_bodies: 256 << 20,
+        }
+    }
+}
+
+impl Default for RequestIdConfig {
+    fn default() -> Self {
+        let loopback = ["127.0.0.0/8", "::1/128"];
+        Self {
+            header: "x-request-id".to_owned(),
+            trust: loopback.iter().map(|net| net.parse().expect("a network literal")).collect(),
+        }
+    }
+}
+
+fn optional_size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    units::size::deserialize(from).map(Some)
+}

@@ -1,0 +1,61 @@
+//! `[route.NAME]`: which requests it takes, what makes two of them the same, and what happens to them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{ReplayConfig, StandInConfig, units};
+use crate::expr::Expr;
+
+/// `[route.NAME]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// `"[METHOD] [HOST]/PATH"`; in the path `{name}` is one segment, `{name...}` the rest. The most specific route wins.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// Name of the upstream; the only (or default) one when absent.
+    pub upstream: Option<String>,
+    /// Overrides the upstream's `timeout`.
+    #[serde(default, with = "units::optional_duration")]
+    #[schemars(with = "Option<String>")]
+    pub timeout: Option<Duration>,
+    /// How the app itself refuses duplicates: what protects replays.
+    pub app_dedupes: Option<AppDedupes>,
+    /// CEL to a string: what makes two requests the same, for example `body.cart_id`.
+    pub dedupe_by: Option<Expr>,
+    /// CEL to a string: whose request it is; keys are scoped by it.
+    pub principal: Option<Expr>,
+    /// CEL to a string: requests of one sequence are replayed in order. PUT, PATCH, DELETE: the target by default.
+    pub sequence_by: Option<Expr>,
+    /// CEL to strings: what support searches entries by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, Expr>,
+    /// Absent: standin never answers in the app's stead on this route.
+    pub stand_in: Option<StandInConfig>,
+    #[serde(default)]
+    pub replay: ReplayConfig,
+}
+
+/// `app_dedupes = { by = "x-request-id", for = "7d" }`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppDedupes {
+    /// The header by which the app knows a duplicate.
+    pub by: DedupesBy,
+    /// How long the app remembers; `expires` must be shorter.
+    #[serde(rename = "for", with = "units::duration")]
+    #[schemars(with = "String")]
+    pub remembers: Duration,
+}
+
+/// See [`AppDedupes::by`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum DedupesBy {
+    /// The request id, under the header name of `[request_id]`.
+    #[serde(rename = "x-request-id")]
+    RequestId,
+    #[serde(rename = "idempotency-key")]
+    IdempotencyKey,
+}

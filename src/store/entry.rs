@@ -1,0 +1,211 @@
+//! An entry: one stored request with all that is known of it, its states and its history.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::time::UnixMillis;
+
+/// Number of an entry in the append log: grows, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub i64);
+
+/// What a person says on the phone: 8 characters of Crockford base32 with a check character, for example `7K3M-Q2XD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Receipt(pub u64);
+
+/// A 128-bit digest: of a key with its scope, of a request, of a sequence, of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub u128);
+
+/// What an attempt left behind at the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// No byte can have reached the app.
+    NotSent,
+    /// It may have been applied.
+    SentUnknown,
+}
+
+/// Why standin answered in the app's stead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    ConnectFailed,
+    TimedOut,
+    Reset,
+    BadStatus,
+    BreakerOpen,
+    Forced,
+    Deferred,
+    Standby,
+    SequenceHeld,
+}
+
+/// Where an entry stands. `closed` has an [`Outcome`], `held` a [`HeldReason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Stored,
+    Leased,
+    Sending,
+    Held,
+    Closed,
+}
+
+/// How an entry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The app applied it: by replay, late answer or live answer.
+    Completed,
+    /// The app said by an explicit rule that it had it already.
+    AlreadyApplied,
+    /// The app's final no: a person must follow up.
+    Declined,
+    /// Given up by a person.
+    WrittenOff,
+}
+
+/// Why an entry waits for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldReason {
+    /// `max_attempts` were made.
+    Attempts,
+    /// Past its `expires`: nothing is sent any more.
+    Expired,
+    /// The app refused the credentials (401, 403, 407) or redirected.
+    Credentials,
+    /// It may have been applied and nothing protects another send.
+    Unclear,
+    /// Its client certainly never got the answer.
+    Unanswered,
+    /// No route of that name any more.
+    RouteGone,
+    /// Its checksum does not fit: bytes kept, nothing sent.
+    Damaged,
+    /// A person said so.
+    ByPerson,
+}
+
+/// The request as received, minus what belongs to one hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRequest {
+    pub method: String,
+    /// Request target in origin form, byte for byte.
+    pub target: String,
+    /// Fields in order, names in lower case, values byte for byte. `host` is among them.
+    pub headers: Vec<(String, Bytes)>,
+    pub body: Bytes,
+    pub trailers: Vec<(String, Bytes)>,
+    pub client_ip: String,
+}
+
+/// The answer the client got. Given again to the same key; never rendered again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    pub status: u16,
+    pub headers: Vec<(String, Bytes)>,
+    pub body: Bytes,
+}
+
+/// What makes two requests the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Digest of route, principal and key.
+    pub key: Digest,
+    /// The key as the app gets it in `Idempotency-Key`.
+    pub key_text: String,
+    /// Digest of method, target and body.
+    pub fingerprint: Digest,
+    /// Whose request; may be a hash.
+    pub principal: String,
+}
+
+/// How much of a route may be open. Counted with the append, released on close.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    pub open: u64,
+    pub open_sum: Option<i64>,
+    /// Most accepted per customer within the window, closed ones included.
+    pub per_customer: Option<(u32, Duration)>,
+}
+
+/// One request to be stored.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    pub request_id: String,
+    pub received_at: UnixMillis,
+    pub route: Arc<str>,
+    pub upstream: Arc<str>,
+    pub identity: Identity,
+    /// Entries of one sequence are replayed in order.
+    pub sequence: Option<Digest>,
+    pub reason: Reason,
+    pub certainty: Certainty,
+    /// What the attempt said, for the history: "connection refused".
+    pub cause: String,
+    /// Not sent again before this (late window).
+    pub not_before: UnixMillis,
+    pub expires_at: UnixMillis,
+    pub request: StoredRequest,
+    pub answer: KeptAnswer,
+    pub labels: Vec<(String, String)>,
+    /// What `sum_of` gave; 0 without it.
+    pub amount: i64,
+    pub customer: Option<Digest>,
+    pub caps: Arc<Caps>,
+    /// `Some(Unanswered)` when the client is known to be gone already.
+    pub held: Option<HeldReason>,
+}
+
+/// An entry as it is read back.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub seq: Seq,
+    pub receipt: Receipt,
+    pub request_id: String,
+    pub received_at: UnixMillis,
+    pub route: Arc<str>,
+    pub upstream: Arc<str>,
+    pub identity: Identity,
+    pub sequence: Option<Digest>,
+    pub reason: Reason,
+    /// The worst over all attempts.
+    pub certainty: Certainty,
+    pub cause: String,
+    pub not_before: UnixMillis,
+    pub expires_at: UnixMillis,
+    pub request: StoredRequest,
+    pub answer: KeptAnswer,
+    pub labels: Vec<(String, String)>,
+    pub amount: i64,
+    pub state: State,
+    pub outcome: Option<Outcome>,
+    pub held: Option<HeldReason>,
+    /// Replays that may have reached the app (`not_sent` ones are not counted).
+    pub attempts: u32,
+    /// False: the row's checksum does not fit its bytes; it must not be sent.
+    pub intact: bool,
+}
+
+/// One line of an entry's history.
+#[derive(Clone, Debug)]
+pub struct HistoryLine {
+    pub at: UnixMillis,
+    /// State after the change.
+    pub state: State,
+    pub outcome: Option<Outcome>,
+    pub held: Option<HeldReason>,
+    /// `request`, `replay`, `late_answer`, `live_answer`, `start`, or a person's name.
+    pub who: String,
+    pub why: String,
+    /// Number of the attempt this belongs to, 0 for none.
+    pub attempt: u32,
+    /// What the app answered in this attempt, bounded.
+    pub upstream_answer: Option<KeptAnswer>,
+}
