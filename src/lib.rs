@@ -1,5 +1,10 @@
 //! standin: see docs/ARCHITECTURE.md
 pub mod config;
 pub mod expr;
+pub mod mode;
+pub mod replay;
+pub mod router;
 pub mod store;
+pub mod telemetry;
 pub mod time;
+pub mod upstream;

@@ -61,9 +61,18 @@ pub struct Durable {
 pub enum KeyState {
     Unknown,
     /// Open under this key. `same`: the fingerprint is the same.
-    Open { seq: Seq, same: bool, state: State, certainty: Certainty },
+    Open {
+        seq: Seq,
+        same: bool,
+        state: State,
+        certainty: Certainty,
+    },
     /// Closed within the dedupe window.
-    Remembered { seq: Seq, same: bool, outcome: Outcome },
+    Remembered {
+        seq: Seq,
+        same: bool,
+        outcome: Outcome,
+    },
 }
 
 /// What the open index knows of a sequence, without IO.
@@ -105,10 +114,24 @@ pub struct Sending {
 /// What became of a send.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    Close { outcome: Outcome, why: String, answer: Option<KeptAnswer> },
+    Close {
+        outcome: Outcome,
+        why: String,
+        answer: Option<KeptAnswer>,
+    },
     /// Back to `stored`. `certainty` is of this attempt; `NotSent` does not count as an attempt.
-    Again { not_before: UnixMillis, certainty: Certainty, why: String, answer: Option<KeptAnswer> },
-    Hold { reason: HeldReason, certainty: Certainty, why: String, answer: Option<KeptAnswer> },
+    Again {
+        not_before: UnixMillis,
+        certainty: Certainty,
+        why: String,
+        answer: Option<KeptAnswer>,
+    },
+    Hold {
+        reason: HeldReason,
+        certainty: Certainty,
+        why: String,
+        answer: Option<KeptAnswer>,
+    },
 }
 
 /// Why the store did not do it.
@@ -201,12 +224,24 @@ impl Store {
 
     /// Closes an entry that is still `stored`, by its own token (late answer). `Moved` if it is not `stored` any more:
     /// then this is history only.
-    pub async fn close_late(&self, _entry: &Durable, _outcome: Outcome, _why: &str, _answer: KeptAnswer) -> Result<(), StoreError> {
+    pub async fn close_late(
+        &self,
+        _entry: &Durable,
+        _outcome: Outcome,
+        _why: &str,
+        _answer: KeptAnswer,
+    ) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 
     /// A final live answer to an open key closes its entry if that is `stored` or held.
-    pub async fn close_live(&self, _key: Digest, _outcome: Outcome, _why: &str, _answer: KeptAnswer) -> Result<(), StoreError> {
+    pub async fn close_live(
+        &self,
+        _key: Digest,
+        _outcome: Outcome,
+        _why: &str,
+        _answer: KeptAnswer,
+    ) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 
@@ -216,7 +251,13 @@ impl Store {
     }
 
     /// Adds a line to an entry's history without changing its state.
-    pub async fn note(&self, _seq: Seq, _who: &str, _why: &str, _answer: Option<KeptAnswer>) -> Result<(), StoreError> {
+    pub async fn note(
+        &self,
+        _seq: Seq,
+        _who: &str,
+        _why: &str,
+        _answer: Option<KeptAnswer>,
+    ) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 }
@@ -257,7 +298,12 @@ impl Store {
     }
 
     /// Holds a claimed entry without sending it (expired, unclear, route gone, damaged): `leased → held`.
-    pub async fn hold_leased(&self, _lease: Lease, _reason: HeldReason, _why: &str) -> Result<(), StoreError> {
+    pub async fn hold_leased(
+        &self,
+        _lease: Lease,
+        _reason: HeldReason,
+        _why: &str,
+    ) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 
@@ -275,7 +321,13 @@ impl Store {
     }
 
     /// `held → stored`, due at once, its attempts counted anew; `expires_at` moved to now + `extend` when it is past.
-    pub async fn release(&self, _seq: Seq, _extend: Duration, _who: &str, _why: &str) -> Result<(), StoreError> {
+    pub async fn release(
+        &self,
+        _seq: Seq,
+        _extend: Duration,
+        _who: &str,
+        _why: &str,
+    ) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 

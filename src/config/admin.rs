@@ -32,7 +32,12 @@ impl std::fmt::Debug for AdminToken {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 9900)), hosts: Vec::new(), token: None, health: None }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 9900)),
+            hosts: Vec::new(),
+            token: None,
+            health: None,
+        }
     }
 }
 

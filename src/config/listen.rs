@@ -68,7 +68,11 @@ pub struct RequestIdConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)), http2: true, limits: Limits::default() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            http2: true,
+            limits: Limits::default(),
+        }
     }
 }
 

@@ -26,7 +26,10 @@ pub mod optional_duration {
         super::duration::deserialize(from).map(Some)
     }
 
-    pub fn serialize<S: serde::Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: serde::Serializer>(
+        value: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match value {
             Some(span) => to.serialize_str(&super::write_duration(*span)),
             None => to.serialize_none(),
@@ -50,7 +53,9 @@ pub mod size {
 
 /// `"500ms"`, `"15s"`, `"1m30s"`, `"24h"`, `"7d"`. A bare number or a negative one is refused.
 pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let span: jiff::SignedDuration = if let Some(days) = text.strip_suffix('d').and_then(|n| n.parse::<i64>().ok()) {
+    let span: jiff::SignedDuration = if let Some(days) =
+        text.strip_suffix('d').and_then(|n| n.parse::<i64>().ok())
+    {
         jiff::SignedDuration::from_hours(days.saturating_mul(24))
     } else {
         text.parse().map_err(|_| format!("`{text}` is not a duration; write for example \"500ms\", \"15s\", \"24h\" or \"7d\""))?

@@ -109,7 +109,12 @@ impl Default for HealthConfig {
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { failures: 5, min_open: Duration::from_secs(1), max_open: Duration::from_secs(30), successes: 1 }
+        Self {
+            failures: 5,
+            min_open: Duration::from_secs(1),
+            max_open: Duration::from_secs(30),
+            successes: 1,
+        }
     }
 }
 

@@ -1,0 +1,92 @@
+//! What standin counts: per-worker counters, summed when somebody asks. No shared cache line on the request path.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// How a request ended, from the client's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Answered {
+    /// The app's own answer, below 500.
+    ByApp,
+    /// The app's own answer, 5xx.
+    ByAppError,
+    /// A stand-in answer, newly stored.
+    StoodIn,
+    /// A kept answer, given again.
+    KeptAgain,
+    /// An honest error: the app did not answer and the request was not low risk, or the store refused.
+    Refused,
+    /// The client's fault (400, 408, 413, 422, 431 …).
+    ClientFault,
+    /// The client left before its answer.
+    ClientGone,
+}
+
+pub const ANSWERED: [(Answered, &str); 7] = [
+    (Answered::ByApp, "app"),
+    (Answered::ByAppError, "app_error"),
+    (Answered::StoodIn, "stood_in"),
+    (Answered::KeptAgain, "kept_again"),
+    (Answered::Refused, "refused"),
+    (Answered::ClientFault, "client_fault"),
+    (Answered::ClientGone, "client_gone"),
+];
+
+/// Upper bounds of the latency buckets, in seconds; one more bucket is without bound.
+pub const BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
+/// One route's counters on one worker.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    pub answered: [AtomicU64; ANSWERED.len()],
+    /// Time to the head of the answer, per bucket of [`BUCKETS`], and beyond.
+    pub latency: [AtomicU64; BUCKETS.len() + 1],
+    pub latency_sum_us: AtomicU64,
+    /// Stand-ins, and refusals to stand in, by cause; small and rare.
+    pub late_answers: AtomicU64,
+}
+
+/// One worker's counters: only this worker writes them.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// By [`crate::router::Route::index`]; the last one is for requests without a route.
+    pub routes: Vec<RouteCounters>,
+    pub connections_open: AtomicU64,
+    pub connections_total: AtomicU64,
+    pub requests_in_flight: AtomicU64,
+    pub upstream_connections_opened: AtomicU64,
+}
+
+/// All workers' counters.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    workers: Arc<Mutex<Vec<Arc<WorkerCounters>>>>,
+}
+
+impl Counters {
+    /// A new worker's counters, for `routes` routes and one place for the rest.
+    pub fn worker(&self, routes: usize) -> Arc<WorkerCounters> {
+        let counters = Arc::new(WorkerCounters {
+            routes: (0..=routes).map(|_| RouteCounters::default()).collect(),
+            connections_open: AtomicU64::new(0),
+            connections_total: AtomicU64::new(0),
+            requests_in_flight: AtomicU64::new(0),
+            upstream_connections_opened: AtomicU64::new(0),
+        });
+        self.workers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(Arc::clone(&counters));
+        counters
+    }
+
+    /// Sum over all workers of what `read` gives.
+    pub fn sum(&self, read: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        workers.iter().map(|worker| read(worker).load(Ordering::Relaxed)).sum()
+    }
+}
