@@ -1,11 +1,43 @@
 //! A replay run from start to result. Starting the same scope twice returns the running one.
 
-use serde::Serialize;
+use std::{future::Future, sync::Arc};
 
-use crate::{store::Scope, time::UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    mode::Modes,
+    router::Routes,
+    store::{Scope, Store},
+    telemetry::Counters,
+    time::UnixMillis,
+};
+
+/// What the replayer works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub routes: Arc<Routes>,
+    pub modes: Modes,
+    /// How live requests fare: they come first.
+    pub counters: Counters,
+    /// Header that carries the request id.
+    pub request_id_header: http::HeaderName,
+    /// Signs replays, so that the app can tell them from what a client made up.
+    pub signing_key: Option<SigningKey>,
+}
+
+/// Key of the signature; never shown.
+#[derive(Clone)]
+pub struct SigningKey(pub Vec<u8>);
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// One run as it is shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunView {
     pub id: String,
     /// Scope in words: `all`, `route checkout`, `entry 7K3M-Q2XD`.
@@ -31,7 +63,7 @@ pub struct RunView {
 }
 
 /// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "why")]
 pub enum RunState {
     Running,
@@ -45,7 +77,25 @@ pub enum RunState {
 #[derive(Clone, Debug)]
 pub struct Replay;
 
+/// The task behind [`Replay`].
+#[derive(Debug)]
+pub struct Replayer;
+
+impl Replayer {
+    /// Replays until `drain` is ready; then sends in flight finish, claims go back, and it returns. Needs a
+    /// `LocalRuntime` (or `LocalSet`): upstream connections belong to one thread. Dropped earlier, it leaves entries
+    /// `sending`: they count as `sent_unknown` at the next start. Returns before `drain` only on a bug of its own.
+    pub async fn run(self, drain: impl Future<Output = ()>) {
+        drain.await;
+    }
+}
+
 impl Replay {
+    /// A replayer, and the handle by which people and programs reach it. Nothing is sent before `Replayer::run`.
+    pub fn new(_parts: Parts) -> (Self, Replayer) {
+        (Self, Replayer)
+    }
+
     /// Starts a run, or returns the running one of the same scope. A single entry joins a running run that covers it.
     pub fn start(&self, _scope: Scope, _who: &str, _why: &str) -> RunView {
         unimplemented!()

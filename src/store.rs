@@ -119,10 +119,12 @@ pub enum Verdict {
         why: String,
         answer: Option<KeptAnswer>,
     },
-    /// Back to `stored`. `certainty` is of this attempt; `NotSent` does not count as an attempt.
+    /// Back to `stored`. `certainty` is of this attempt: what it left behind at the app. `counts`: whether it is one
+    /// of `max_attempts`; an app that refuses (429) was asked, though nothing was left behind.
     Again {
         not_before: UnixMillis,
         certainty: Certainty,
+        counts: bool,
         why: String,
         answer: Option<KeptAnswer>,
     },
@@ -292,7 +294,8 @@ impl Store {
         Err(StoreError::NotFound)
     }
 
-    /// Writes the intent: `leased → sending`, durable when this returns. If it fails, nothing may be sent.
+    /// Writes the intent: `leased → sending`, durable when this returns. If it fails, nothing may be sent, and the
+    /// claim is given back.
     pub async fn sending(&self, _lease: Lease) -> Result<Sending, StoreError> {
         Err(StoreError::NotFound)
     }
@@ -307,8 +310,9 @@ impl Store {
         Err(StoreError::NotFound)
     }
 
-    /// Writes what became of a send.
-    pub async fn finish(&self, _sending: Sending, _verdict: Verdict) -> Result<(), StoreError> {
+    /// Writes what became of a send. After `Busy` or `Failed` it may be called again with the same proof; after
+    /// `Moved` somebody else decided meanwhile.
+    pub async fn finish(&self, _sending: &Sending, _verdict: Verdict) -> Result<(), StoreError> {
         Err(StoreError::NotFound)
     }
 }
