@@ -1,4 +1,5 @@
 //! standin: see docs/ARCHITECTURE.md
+pub mod cli;
 pub mod config;
 pub mod expr;
 pub mod mode;

@@ -1,1 +1,5 @@
-fn main() {}
+//! Arguments, command, exit code.
+
+fn main() -> std::process::ExitCode {
+    standin::cli::run()
+}

@@ -1,1 +1,19 @@
-fn x() {}
+//! Black-box tests, one binary: real sockets, real files, real processes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod shop;
+mod support;
+
+/// `autotests` is off, so that a file nobody lists would silently not run.
+#[test]
+fn every_file_here_is_listed() {
+    let listed = include_str!("main.rs");
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    for entry in std::fs::read_dir(here).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") {
+            assert!(listed.contains(&format!("\nmod {module};")), "tests/{name} is not listed");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A child process whose output is kept, and which is never left behind.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::eventually;
+
+/// A running program in a process group of its own.
+pub struct Process {
+    name: String,
+    child: Child,
+    output: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    pub fn spawn(name: &str, command: &mut Command) -> Self {
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start ({command:?}): {error}"));
+        let output = Arc::new(Mutex::new(String::new()));
+        let readers = vec![
+            keep(child.stdout.take().unwrap(), &output),
+            keep(child.stderr.take().unwrap(), &output),
+        ];
+        Self { name: name.to_owned(), child, output, readers }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it wrote so far, both streams as they came.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// The rest of the first line that starts with `prefix`.
+    pub async fn says(&mut self, prefix: &str) -> String {
+        let limit = Duration::from_secs(30);
+        eventually(limit, async || -> Result<String, String> {
+            let written = self.output();
+            let line = written.lines().find_map(|line| line.strip_prefix(prefix));
+            match line {
+                Some(rest) => Ok(rest.trim().to_owned()),
+                None if self.has_ended() => {
+                    let (how, written) = (self.child.wait(), self.output_of_the_dead());
+                    panic!("{} ended ({how:?}) before it said `{prefix}`:\n{written}", self.name)
+                }
+                None => Err(format!("{} never said `{prefix}`, but:\n{written}", self.name)),
+            }
+        })
+        .await
+    }
+
+    /// `kill -9`, and gone when this returns.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.wait().unwrap();
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        // An error means that it has ended by itself.
+        let _ = kill_process_group(group, signal);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// How it ended, within `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let name = self.name.clone();
+        eventually(limit, async || {
+            self.child.try_wait().unwrap().ok_or_else(|| format!("{name} still runs"))
+        })
+        .await
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    fn output_of_the_dead(&mut self) -> String {
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        self.output()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- what {} wrote ----\n{}", self.name, self.output());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "reads a child's output until it ends")]
+fn keep(
+    from: impl Read + Send + 'static,
+    into: &Arc<Mutex<String>>,
+) -> std::thread::JoinHandle<()> {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let mut output = into.lock().unwrap();
+            if output.len() < MOST_OUTPUT {
+                output.push_str(&String::from_utf8_lossy(&line));
+                output.push('\n');
+            }
+        }
+    })
+}
+
+/// A new folder on the disk of the build, which lives when /tmp may not.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("test-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .expect("a folder under target/")
+}
+
+/// Whether files in `path` would not survive: then a standin refuses to stand in unless told to accept it.
+pub fn lives_on_a_disk_that_does_not_live(path: &Path) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const OVERLAY: u64 = 0x794c_7630;
+    let kind = rustix::fs::statfs(path).map(|about| about.f_type).unwrap_or_default();
+    [TMPFS, OVERLAY].contains(&u64::try_from(kind).unwrap_or_default())
+}
+
+/// The product under test.
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_standin"))
+}
+
+const MOST_OUTPUT: usize = 4 << 20;
