@@ -1,93 +1,81 @@
-//! The app: its addresses, whether it answers, and one exchange with it.
+//! One exchange with the app: its answer, or an [`UpstreamError`] that knows its certainty.
 //!
-//! Does not know that a stand-in or a store exists. [`Upstream`] is shared by all threads; [`Connections`] belong to
-//! one thread.
+//! Does not know that a stand-in or a store exists. [`Upstream`] is what all threads share of one app; [`Connections`]
+//! belong to one thread.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+mod answer_body;
+mod attempt;
+pub mod body_copy;
+pub mod breaker;
+mod connection;
+mod endpoint;
+mod error;
+pub mod health;
+pub mod request_body;
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::Full;
-
-use crate::{
-    config::UpstreamConfig,
-    store::{Certainty, Reason},
-    time::UnixMillis,
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 
-/// What all threads share of one upstream: endpoints, breaker, whether it was ever seen to answer.
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::{sync::watch, time::Instant};
+
+pub use self::{
+    answer_body::{AnswerBody, AnswerFault},
+    attempt::Attempt,
+    error::UpstreamError,
+};
+use self::{
+    breaker::{Admission, Breaker, Change},
+    connection::{Connection, Idle},
+    endpoint::Endpoints,
+    request_body::{Progress, RequestBody},
+};
+use crate::{config::UpstreamConfig, time::UnixMillis};
+
+/// What all threads share of one app.
 #[derive(Debug)]
 pub struct Upstream {
     pub name: Arc<str>,
     pub config: UpstreamConfig,
+    endpoints: Endpoints,
+    breaker: Breaker,
+    answered_since_start: AtomicBool,
+    seen: AtomicBool,
+    condition: watch::Sender<Condition>,
+    last_cause: Mutex<String>,
 }
 
-/// What standin thinks of an upstream; published on a watch channel.
+/// What standin thinks of an app; published on a watch channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Never seen to answer since start.
     Unknown,
     Up,
     /// The breaker is open.
-    Down {
-        since: UnixMillis,
-        cause: String,
-    },
+    Down { since: UnixMillis, cause: String },
     /// The breaker is half-open: trials are let through.
-    Probing {
-        since: UnixMillis,
-        cause: String,
-    },
+    Probing { since: UnixMillis, cause: String },
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    #[error("could not connect to {endpoint}: {cause}")]
-    Connect { endpoint: String, cause: String },
-    #[error("no answer from {endpoint} within {limit:?}")]
-    Timeout { endpoint: String, limit: Duration },
-    /// The connection broke. `sent` is false when no byte of the request left.
-    #[error("{endpoint} broke the connection: {cause}")]
-    Reset { endpoint: String, cause: String, sent: bool },
-    /// What the app sent is not HTTP, or not an answer to this request.
-    #[error("{endpoint} sent no valid answer: {cause}")]
-    Invalid { endpoint: String, cause: String },
-    /// The client broke its own request body: no failure of the app.
-    #[error("the client did not finish its request: {cause}")]
-    Client { cause: String },
-    /// Our own trouble (files, memory): no failure of the app.
-    #[error("standin could not try: {cause}")]
-    Ourselves { cause: String },
-    #[error("the breaker is open")]
-    BreakerOpen { retry_after: Duration },
-}
+/// One thread's connections to one app. Cheap to clone.
+#[derive(Clone)]
+pub struct Connections(Rc<Inner>);
 
-impl UpstreamError {
-    /// What the attempt left behind: may the app have seen the request?
-    pub fn certainty(&self) -> Certainty {
-        match self {
-            Self::Connect { .. } | Self::Ourselves { .. } | Self::BreakerOpen { .. } => {
-                Certainty::NotSent
-            }
-            Self::Reset { sent, .. } if !sent => Certainty::NotSent,
-            Self::Timeout { .. }
-            | Self::Reset { .. }
-            | Self::Invalid { .. }
-            | Self::Client { .. } => Certainty::SentUnknown,
-        }
-    }
-
-    /// The reason a stand-in would have; none where the app is not to blame.
-    pub fn reason(&self) -> Option<Reason> {
-        match self {
-            Self::Connect { .. } => Some(Reason::ConnectFailed),
-            Self::Timeout { .. } => Some(Reason::TimedOut),
-            Self::Reset { .. } | Self::Invalid { .. } => Some(Reason::Reset),
-            Self::BreakerOpen { .. } => Some(Reason::BreakerOpen),
-            Self::Client { .. } | Self::Ourselves { .. } => None,
-        }
-    }
+struct Inner {
+    upstream: Arc<Upstream>,
+    idle: Idle,
 }
 
 /// An answer read whole.
@@ -95,42 +83,299 @@ impl UpstreamError {
 pub struct WholeAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Up to the limit given; `truncated` if there was more.
+    /// Up to the limit given.
     pub body: Bytes,
+    /// There was more than the limit.
     pub truncated: bool,
+}
+
+/// What the app switched its connection to (101): bytes both ways from here on.
+pub struct Tunnel {
+    /// The app's side, once `driver` has run.
+    pub upgraded: OnUpgrade,
+    pub driver: std::pin::Pin<Box<dyn Future<Output = hyper::Result<()>>>>,
 }
 
 impl Upstream {
     pub fn new(name: &str, config: UpstreamConfig) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), config })
+        Arc::new(Self {
+            name: name.into(),
+            endpoints: Endpoints::new(&config.endpoints),
+            breaker: Breaker::new(config.breaker.clone()),
+            config,
+            answered_since_start: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
+            condition: watch::Sender::new(Condition::Unknown),
+            last_cause: Mutex::default(),
+        })
     }
 
     /// Follows what is thought of it.
-    pub fn condition(&self) -> tokio::sync::watch::Receiver<Condition> {
-        unimplemented!()
+    pub fn condition(&self) -> watch::Receiver<Condition> {
+        self.condition.subscribe()
     }
-}
 
-/// One thread's connections to one upstream.
-#[derive(Clone, Debug)]
-pub struct Connections {
-    #[expect(dead_code, reason = "contract")]
-    upstream: Rc<Arc<Upstream>>,
+    /// Whether it was seen to answer since start, or an outage is known to have been going on before.
+    pub fn was_seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// The store remembers an outage of this app from before the start: stand-ins may go on.
+    pub fn outage_goes_on(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests are let through freely.
+    pub fn is_admitting(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    fn answered(&self) {
+        // A load first: no line that all workers share is written while all is well.
+        if !self.answered_since_start.load(Ordering::Relaxed) {
+            self.answered_since_start.store(true, Ordering::Relaxed);
+            self.seen.store(true, Ordering::Relaxed);
+            self.condition.send_if_modified(|condition| {
+                let first = *condition == Condition::Unknown;
+                if first {
+                    *condition = Condition::Up;
+                }
+                first
+            });
+        }
+        if let Some(change) = self.breaker.success() {
+            self.publish(change);
+        }
+    }
+
+    fn failed(&self, cause: &str, trial: bool) {
+        self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).replace_range(.., cause);
+        if let Some(change) = self.breaker.failure(Instant::now(), trial) {
+            self.publish(change);
+        }
+    }
+
+    fn publish(&self, change: Change) {
+        let cause = self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tracing::info!(upstream = &*self.name, cause, "breaker {change:?}");
+        self.condition.send_modify(|condition| {
+            let since = match condition {
+                Condition::Down { since, .. } | Condition::Probing { since, .. } => *since,
+                Condition::Unknown | Condition::Up => UnixMillis::now(),
+            };
+            *condition = match change {
+                Change::Opened => Condition::Down { since, cause },
+                Change::HalfOpened => Condition::Probing { since, cause },
+                Change::Closed => Condition::Up,
+            };
+        });
+    }
+
+    fn admit(&self) -> Result<bool, UpstreamError> {
+        let (admission, change) = self.breaker.admit(Instant::now());
+        if let Some(change) = change {
+            self.publish(change);
+        }
+        match admission {
+            Admission::Go => Ok(false),
+            Admission::Trial => Ok(true),
+            Admission::Refused { retry_after } => Err(UpstreamError::BreakerOpen { retry_after }),
+        }
+    }
 }
 
 impl Connections {
     pub fn new(upstream: Arc<Upstream>) -> Self {
-        Self { upstream: Rc::new(upstream) }
+        let idle = Idle::new(upstream.endpoints.len());
+        Self(Rc::new(Inner { upstream, idle }))
     }
 
-    /// One exchange with a request and an answer that are whole (replays, health). Asks the breaker first
-    /// (`BreakerOpen`), and tells it how it went. Dropping the future ends the exchange (`sent_unknown`).
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.0.upstream
+    }
+
+    /// Closes connections that were idle for too long.
+    pub fn reap(&self) {
+        self.0.idle.reap(self.0.upstream.config.connections.idle_time);
+    }
+
+    /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.
+    pub async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+        progress: &Rc<Progress>,
+        timeout: Duration,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
+        let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
+        let exchange = pin!(self.send(request, progress));
+        let result = attempt::within(exchange, progress, timeout, &self.0.upstream).await;
+        verdict.tell(&result);
+        result
+    }
+
+    /// The same, with a handle that can wait on for a late answer.
+    pub fn attempt(
+        &self,
+        request: Request<RequestBody>,
+        progress: Rc<Progress>,
+        timeout: Duration,
+    ) -> Result<Attempt, UpstreamError> {
+        Attempt::start(self.clone(), request, progress, timeout)
+    }
+
+    /// An exchange that may end in another protocol: the answer, and the tunnel if it is a 101.
+    pub async fn upgrade(
+        &self,
+        request: Request<RequestBody>,
+        timeout: Duration,
+    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), UpstreamError> {
+        let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
+        let progress = Rc::new(Progress::default());
+        progress.set_whole();
+        let sent = pin!(self.send_parts(request, &progress));
+        let result = attempt::within(sent, &progress, timeout, &self.0.upstream).await;
+        verdict.tell_status(result.as_ref().map(|(response, _)| response.status()));
+        let (mut response, connection) = result?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok((self.with_body(response, connection), None));
+        }
+        let upgraded = hyper::upgrade::on(&mut response);
+        let (parts, incoming) = response.into_parts();
+        let answer = Response::from_parts(parts, AnswerBody::ended(incoming));
+        Ok((answer, Some(Tunnel { upgraded, driver: Box::pin(connection.into_driver()) })))
+    }
+
+    /// One exchange with a request and an answer that are whole (replays, health questions).
     pub async fn exchange_whole(
         &self,
-        _request: Request<Full<Bytes>>,
-        _timeout: Duration,
-        _answer_limit: usize,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        answer_limit: usize,
     ) -> Result<WholeAnswer, UpstreamError> {
-        unimplemented!()
+        let progress = Rc::new(Progress::default());
+        progress.set_whole();
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await.map_or_else(|never| match never {}, http_body_util::Collected::to_bytes);
+        let body = if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Some(bytes), None) };
+        let answer = self.exchange(Request::from_parts(parts, body), &progress, timeout).await?;
+        self.read_whole(answer, answer_limit).await
+    }
+
+    async fn read_whole(&self, answer: Response<AnswerBody>, limit: usize) -> Result<WholeAnswer, UpstreamError> {
+        let (parts, mut body) = answer.into_parts();
+        let mut whole =
+            WholeAnswer { status: parts.status, headers: parts.headers, body: Bytes::new(), truncated: false };
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|fault| UpstreamError::Reset {
+                endpoint: self.0.upstream.name.to_string(),
+                cause: fault.to_string(),
+                sent: true,
+            })?;
+            if let Some(data) = frame.data_ref() {
+                let room = limit - bytes.len();
+                bytes.extend_from_slice(&data[..data.len().min(room)]);
+                whole.truncated |= data.len() > room;
+                if whole.truncated {
+                    break;
+                }
+            }
+        }
+        whole.body = bytes.freeze();
+        Ok(whole)
+    }
+
+    /// Sends to the endpoints in turn until one has taken the request. No deadline for the answer here.
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
+        let (response, connection) = self.send_parts(request, progress).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let cause = "it switched protocols though nobody asked".to_owned();
+            return Err(UpstreamError::Invalid { endpoint: self.0.upstream.name.to_string(), cause });
+        }
+        Ok(self.with_body(response, connection))
+    }
+
+    async fn send_parts(
+        &self,
+        mut request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<(Response<Incoming>, Connection), UpstreamError> {
+        let upstream = &self.0.upstream;
+        let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
+        let mut last = UpstreamError::Ourselves { cause: "the upstream has no endpoint".to_owned() };
+        for turn in 0..count {
+            let endpoint = (first + turn) % count;
+            if let Some(kept) = self.0.idle.take(endpoint, upstream.config.connections.idle_time).await {
+                match self.send_on(kept, request, progress).await {
+                    Ok(answered) => return Ok(answered),
+                    // The app had closed it meanwhile and took nothing: a fresh connection will tell.
+                    Err((_, Some(unsent))) => request = unsent,
+                    Err((error, None)) => return Err(error),
+                }
+            }
+            last = match Connection::open(upstream, endpoint).await {
+                Err(error @ UpstreamError::Connect { .. }) => error,
+                Err(error) => return Err(error),
+                Ok(fresh) => match self.send_on(fresh, request, progress).await {
+                    Ok(answered) => return Ok(answered),
+                    Err((error, None)) => return Err(error),
+                    Err((error, Some(unsent))) => {
+                        request = unsent;
+                        error
+                    }
+                },
+            };
+        }
+        Err(last)
+    }
+
+    /// Sends on one connection. With the error comes the request back if nothing of it was taken.
+    async fn send_on(
+        &self,
+        mut connection: Connection,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<(Response<Incoming>, Connection), (UpstreamError, Option<Request<RequestBody>>)> {
+        let before = connection.written();
+        progress.set_connected();
+        let mut sending = pin!(connection.sender.try_send_request(request));
+        let result = poll_fn(|cx| {
+            let ended = connection.poll_drive(cx).is_ready();
+            match sending.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if ended => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        let sent = connection.written() > before;
+        let endpoint = || self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
+        match result {
+            Some(Ok(response)) => Ok((response, connection)),
+            Some(Err(mut refused)) => {
+                let unsent = refused.take_message().filter(|_| !sent);
+                Err((UpstreamError::from_exchange(endpoint(), refused.error(), sent, progress), unsent))
+            }
+            None => Err((UpstreamError::Reset { endpoint: endpoint(), cause: "it closed".to_owned(), sent }, None)),
+        }
+    }
+
+    fn with_body(&self, response: Response<Incoming>, connection: Connection) -> Response<AnswerBody> {
+        let idle = self.0.upstream.config.body_idle;
+        response.map(|incoming| AnswerBody::new(incoming, connection, self.clone(), idle))
+    }
+
+    fn put_back(&self, connection: Connection) {
+        self.0.idle.put(connection, self.0.upstream.config.connections.idle);
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connections").field(&self.0.upstream.name).finish()
     }
 }

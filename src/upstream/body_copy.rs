@@ -1,0 +1,282 @@
+//! Copies a request body aside while it streams to the app: up to a limit and within a global budget of bytes.
+//!
+//! Past either the body streams on and is not kept: such a request cannot be stood in for.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::request_body::{BodyFault, ClientBody, Progress};
+
+/// Bytes that all copies together may take.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<AtomicU64>);
+
+/// Shared handle of one copy.
+#[derive(Clone)]
+pub struct Copied(Rc<RefCell<BodyCopy>>);
+
+/// One reading of a copied body, from its start.
+pub struct CopyReader {
+    copy: Copied,
+    next: usize,
+    trailers_given: bool,
+}
+
+/// A body read to its end.
+#[derive(Clone, Debug, Default)]
+pub struct WholeBody {
+    pub bytes: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+struct BodyCopy {
+    /// What is still to come; `None` once it ended or broke.
+    client: Option<ClientBody>,
+    kept: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    /// Bytes in `kept` that are counted in the budget.
+    length: u64,
+    limit: u64,
+    budget: Budget,
+    /// More than may be kept: frames only pass through `kept`.
+    over: bool,
+    progress: Rc<Progress>,
+}
+
+impl Budget {
+    pub fn new(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Copied {
+    pub fn new(client: ClientBody, limit: u64, budget: Budget, progress: Rc<Progress>) -> Self {
+        let mut copy = BodyCopy {
+            client: Some(client),
+            kept: Vec::new(),
+            trailers: None,
+            length: 0,
+            limit,
+            budget,
+            over: false,
+            progress,
+        };
+        if copy.client.as_ref().is_some_and(|client| client.is_end_stream()) {
+            copy.end();
+        }
+        Self(Rc::new(RefCell::new(copy)))
+    }
+
+    pub fn reader(&self) -> CopyReader {
+        CopyReader { copy: self.clone(), next: 0, trailers_given: false }
+    }
+
+    /// Reads what is left from the client, whoever read before. `None`: larger than may be kept.
+    pub async fn read_whole(&self) -> Result<Option<WholeBody>, BodyFault> {
+        loop {
+            if let Some(outcome) = self.0.borrow().outcome() {
+                return outcome;
+            }
+            poll_fn(|cx| self.0.borrow_mut().poll_more(cx)).await;
+        }
+    }
+}
+
+impl BodyCopy {
+    /// What the copy came to, once that is known.
+    fn outcome(&self) -> Option<Result<Option<WholeBody>, BodyFault>> {
+        match self.progress.fault() {
+            Some(fault) => Some(Err(fault)),
+            None if self.over => Some(Ok(None)),
+            None if self.progress.is_whole() => Some(Ok(Some(self.whole()))),
+            None => None,
+        }
+    }
+
+    /// Takes one more frame from the client, if there is one.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(client) = self.client.as_mut() else { return Poll::Ready(()) };
+        match ready!(client.as_mut().poll_frame(cx)) {
+            None => self.end(),
+            Some(Err(fault)) => {
+                self.progress.set_fault(&fault);
+                self.client = None;
+            }
+            Some(Ok(frame)) => {
+                self.progress.count_frame();
+                let ended = client.is_end_stream();
+                match frame.into_data() {
+                    Ok(data) => self.keep(data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                }
+                if ended {
+                    self.end();
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn keep(&mut self, data: Bytes) {
+        let bytes = data.len() as u64;
+        if !self.over && self.length + bytes <= self.limit && self.budget.take(bytes) {
+            self.length += bytes;
+        } else if !self.over {
+            self.over = true;
+            self.budget.give(std::mem::take(&mut self.length));
+        }
+        self.kept.push(data);
+    }
+
+    fn end(&mut self) {
+        self.client = None;
+        self.progress.set_whole();
+    }
+
+    fn whole(&self) -> WholeBody {
+        let bytes = match self.kept.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => {
+                let mut all = BytesMut::with_capacity(usize::try_from(self.length).unwrap_or(0));
+                many.iter().for_each(|part| all.extend_from_slice(part));
+                all.freeze()
+            }
+        };
+        WholeBody { bytes, trailers: self.trailers.clone() }
+    }
+}
+
+impl Drop for BodyCopy {
+    fn drop(&mut self) {
+        self.budget.give(self.length);
+    }
+}
+
+impl CopyReader {
+    /// The next frame that is already here. Past the limit the one reader takes each frame with it.
+    fn here(&mut self) -> Option<Bytes> {
+        let copy = &mut *self.copy.0.borrow_mut();
+        let part = copy.kept.get_mut(self.next)?;
+        let data = if copy.over { std::mem::take(part) } else { part.clone() };
+        self.next += 1;
+        if copy.over && self.next == copy.kept.len() {
+            copy.kept.clear();
+            self.next = 0;
+        }
+        Some(data)
+    }
+}
+
+impl Body for CopyReader {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        loop {
+            if let Some(data) = self.here() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            let this = &mut *self;
+            let mut copy = this.copy.0.borrow_mut();
+            if let Some(fault) = copy.progress.fault() {
+                return Poll::Ready(Some(Err(fault)));
+            }
+            if copy.progress.is_whole() {
+                let trailers = copy.trailers.clone().filter(|_| !this.trailers_given);
+                this.trailers_given = true;
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            ready!(copy.poll_more(cx));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let copy = self.copy.0.borrow();
+        let given = self.trailers_given || copy.trailers.is_none();
+        copy.progress.is_whole() && self.next >= copy.kept.len() && given
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let copy = self.copy.0.borrow();
+        let here: u64 = copy.kept.iter().skip(self.next).map(|part| part.len() as u64).sum();
+        match copy.client.as_ref().map(|client| client.size_hint().exact()) {
+            None => SizeHint::with_exact(here),
+            Some(Some(coming)) => SizeHint::with_exact(here + coming),
+            Some(None) => SizeHint::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn client(parts: &[&'static str]) -> ClientBody {
+        let frames: Vec<Result<_, Infallible>> = parts.iter().map(|part| Ok(Frame::data(Bytes::from(*part)))).collect();
+        Box::pin(StreamBody::new(stream::iter(frames)).map_err(|never| match never {}))
+    }
+
+    #[tokio::test]
+    async fn what_one_reader_took_half_way_the_copy_still_has_whole() {
+        let copied = Copied::new(client(&["ab", "cd", "ef"]), 100, Budget::new(100), Rc::default());
+        let mut first = copied.reader();
+        let frame = first.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "ab");
+        drop(first);
+        assert_eq!(copied.read_whole().await.unwrap().unwrap().bytes, "abcdef");
+        assert_eq!(copied.reader().collect().await.unwrap().to_bytes(), "abcdef");
+    }
+
+    #[tokio::test]
+    async fn past_the_limit_it_streams_on_and_gives_the_budget_back() {
+        let budget = Budget::new(100);
+        let copied = Copied::new(client(&["abc", "def", "ghi"]), 5, budget.clone(), Rc::default());
+        let reader = copied.reader();
+        assert_eq!(reader.collect().await.unwrap().to_bytes(), "abcdefghi");
+        assert!(copied.read_whole().await.unwrap().is_none());
+        drop(copied);
+        assert!(budget.take(100));
+    }
+
+    #[tokio::test]
+    async fn a_budget_that_is_used_up_means_no_copy() {
+        let copied = Copied::new(client(&["abc"]), 100, Budget::new(2), Rc::default());
+        assert!(copied.read_whole().await.unwrap().is_none());
+        assert_eq!(copied.reader().collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    #[tokio::test]
+    async fn a_broken_body_is_the_clients_fault_for_every_reader() {
+        let frames = vec![Ok(Frame::data(Bytes::from("ab"))), Err(BodyFault::Broken("reset".into()))];
+        let copied = Copied::new(Box::pin(StreamBody::new(stream::iter(frames))), 100, Budget::new(100), Rc::default());
+        assert!(copied.reader().collect().await.is_err());
+        assert!(copied.read_whole().await.is_err());
+    }
+}

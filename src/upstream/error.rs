@@ -1,0 +1,73 @@
+//! Why there is no answer, who is to blame, and what the attempt left behind.
+
+use std::time::Duration;
+
+use super::request_body::Progress;
+use crate::store::{Certainty, Reason};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("could not connect to {endpoint}: {cause}")]
+    Connect { endpoint: String, cause: String },
+    #[error("no answer from {endpoint} within {limit:?}")]
+    Timeout { endpoint: String, limit: Duration },
+    /// The connection broke. `sent` is false when no byte of the request left.
+    #[error("{endpoint} broke the connection: {cause}")]
+    Reset { endpoint: String, cause: String, sent: bool },
+    /// What the app sent is not HTTP, or not an answer to this request.
+    #[error("{endpoint} sent no valid answer: {cause}")]
+    Invalid { endpoint: String, cause: String },
+    /// The client broke its own request body: no failure of the app.
+    #[error("the client did not finish its request: {cause}")]
+    Client { cause: String },
+    /// Our own trouble (files, names, memory): no failure of the app.
+    #[error("standin could not try: {cause}")]
+    Ourselves { cause: String },
+    #[error("the breaker is open")]
+    BreakerOpen { retry_after: Duration },
+}
+
+impl UpstreamError {
+    /// What the attempt left behind: may the app have seen the request?
+    pub fn certainty(&self) -> Certainty {
+        match self {
+            Self::Connect { .. } | Self::Ourselves { .. } | Self::BreakerOpen { .. } => Certainty::NotSent,
+            Self::Reset { sent: false, .. } => Certainty::NotSent,
+            Self::Timeout { .. } | Self::Reset { .. } | Self::Invalid { .. } | Self::Client { .. } => {
+                Certainty::SentUnknown
+            }
+        }
+    }
+
+    /// The reason a stand-in would have; none where the app is not to blame.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Connect { .. } => Some(Reason::ConnectFailed),
+            Self::Timeout { .. } => Some(Reason::TimedOut),
+            Self::Reset { .. } | Self::Invalid { .. } => Some(Reason::Reset),
+            Self::BreakerOpen { .. } => Some(Reason::BreakerOpen),
+            Self::Client { .. } | Self::Ourselves { .. } => None,
+        }
+    }
+
+    /// From an exchange that hyper gave up. A body that its client broke is looked for first: hyper reports it as an
+    /// error of the upstream call.
+    pub(super) fn from_exchange(endpoint: String, error: &hyper::Error, sent: bool, progress: &Progress) -> Self {
+        if let Some(fault) = progress.fault() {
+            return Self::Client { cause: fault.to_string() };
+        }
+        if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
+            return Self::Invalid { endpoint, cause: error.to_string() };
+        }
+        Self::Reset { endpoint, cause: with_source(error), sent }
+    }
+}
+
+/// hyper's own words and the cause below them.
+fn with_source(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

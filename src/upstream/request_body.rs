@@ -1,0 +1,186 @@
+//! The body of a request on its way to the app, and who is to blame when it does not come whole.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::body_copy::{CopyReader, WholeBody};
+
+/// A request body as it comes from the client. Its errors are the client's fault and say so in words.
+pub type ClientBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyFault>>>;
+
+/// Why the body of a request did not come whole: always the client's doing, never an outage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    #[error("the request body broke off or is not well formed: {0}")]
+    Broken(String),
+    #[error("the request body paused for too long")]
+    Idle,
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+}
+
+/// How far the reading of a body from its client has come; shared with those who must know afterwards.
+#[derive(Debug, Default)]
+pub struct Progress {
+    whole: Cell<bool>,
+    /// A connection to the app has taken the request.
+    connected: Cell<bool>,
+    frames: Cell<u64>,
+    fault: RefCell<Option<BodyFault>>,
+}
+
+/// What is sent to the app as the body.
+pub enum RequestBody {
+    Empty,
+    /// Read before it is sent: one write carries head and body.
+    Whole(Option<Bytes>, Option<HeaderMap>),
+    /// Passes through, nothing kept.
+    Streamed(ClientBody, Rc<Progress>),
+    Copied(CopyReader),
+}
+
+/// A body of known length up to this is read before it is sent on: fewer system calls for both sides.
+const SMALL: u64 = 64 << 10;
+
+impl Progress {
+    /// All of the body was read from the client.
+    pub fn is_whole(&self) -> bool {
+        self.whole.get()
+    }
+
+    /// What the client did wrong.
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.fault.borrow().clone()
+    }
+
+    /// All of it was handed to a connection: the app has the word.
+    pub fn is_sent(&self) -> bool {
+        self.whole.get() && self.connected.get()
+    }
+
+    /// Frames read so far: tells whether a transfer moves.
+    pub fn frames(&self) -> u64 {
+        self.frames.get()
+    }
+
+    pub fn count_frame(&self) {
+        self.frames.set(self.frames.get() + 1);
+    }
+
+    pub fn set_connected(&self) {
+        self.connected.set(true);
+    }
+
+    pub fn set_whole(&self) {
+        self.whole.set(true);
+    }
+
+    pub fn set_fault(&self, fault: &BodyFault) {
+        self.fault.borrow_mut().get_or_insert_with(|| fault.clone());
+    }
+}
+
+impl RequestBody {
+    /// The body of a request that only passes through. A small one is read whole first.
+    pub async fn pass_through<B>(mut body: B, progress: &Rc<Progress>) -> Result<Self, BodyFault>
+    where
+        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+    {
+        if body.is_end_stream() {
+            progress.set_whole();
+            return Ok(Self::Empty);
+        }
+        if body.size_hint().exact().is_none_or(|length| length > SMALL) {
+            return Ok(Self::Streamed(Box::pin(body), Rc::clone(progress)));
+        }
+        let whole = read_small(&mut body).await?;
+        progress.set_whole();
+        Ok(Self::Whole(Some(whole.bytes), whole.trailers))
+    }
+}
+
+impl From<WholeBody> for RequestBody {
+    fn from(whole: WholeBody) -> Self {
+        Self::Whole(Some(whole.bytes), whole.trailers)
+    }
+}
+
+/// Reads a body whose length is known to be small. One that comes in one piece is not copied.
+async fn read_small<B>(body: &mut B) -> Result<WholeBody, BodyFault>
+where
+    B: Body<Data = Bytes, Error = BodyFault> + Unpin,
+{
+    let mut whole = WholeBody::default();
+    let mut more = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) if whole.bytes.is_empty() => whole.bytes = data,
+            Ok(data) => more.extend_from_slice(&data),
+            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    if !more.is_empty() {
+        let mut all = BytesMut::with_capacity(whole.bytes.len() + more.len());
+        all.extend_from_slice(&whole.bytes);
+        all.extend_from_slice(&more);
+        whole.bytes = all.freeze();
+    }
+    Ok(whole)
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(data, trailers) => {
+                let data = data.take().filter(|data| !data.is_empty()).map(Frame::data);
+                Poll::Ready(data.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
+            Self::Streamed(body, progress) => {
+                let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+                progress.count_frame();
+                match &frame {
+                    None => progress.set_whole(),
+                    Some(Err(fault)) => progress.set_fault(fault),
+                    Some(Ok(_)) if body.is_end_stream() => progress.set_whole(),
+                    Some(Ok(_)) => {}
+                }
+                Poll::Ready(frame)
+            }
+            Self::Copied(reader) => Pin::new(reader).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(data, trailers) => data.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none(),
+            Self::Streamed(body, _) => body.is_end_stream(),
+            Self::Copied(reader) => reader.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Streamed(body, _) => body.size_hint(),
+            Self::Copied(reader) => reader.size_hint(),
+        }
+    }
+}
