@@ -64,9 +64,15 @@ pub enum Condition {
     Unknown,
     Up,
     /// The breaker is open.
-    Down { since: UnixMillis, cause: String },
+    Down {
+        since: UnixMillis,
+        cause: String,
+    },
     /// The breaker is half-open: trials are let through.
-    Probing { since: UnixMillis, cause: String },
+    Probing {
+        since: UnixMillis,
+        cause: String,
+    },
 }
 
 /// One thread's connections to one app. Cheap to clone.
@@ -255,16 +261,31 @@ impl Connections {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
         let (parts, body) = request.into_parts();
-        let bytes = body.collect().await.map_or_else(|never| match never {}, http_body_util::Collected::to_bytes);
-        let body = if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Some(bytes), None) };
+        let bytes = body
+            .collect()
+            .await
+            .map_or_else(|never| match never {}, http_body_util::Collected::to_bytes);
+        let body = if bytes.is_empty() {
+            RequestBody::Empty
+        } else {
+            RequestBody::Whole(Some(bytes), None)
+        };
         let answer = self.exchange(Request::from_parts(parts, body), &progress, timeout).await?;
         self.read_whole(answer, answer_limit).await
     }
 
-    async fn read_whole(&self, answer: Response<AnswerBody>, limit: usize) -> Result<WholeAnswer, UpstreamError> {
+    async fn read_whole(
+        &self,
+        answer: Response<AnswerBody>,
+        limit: usize,
+    ) -> Result<WholeAnswer, UpstreamError> {
         let (parts, mut body) = answer.into_parts();
-        let mut whole =
-            WholeAnswer { status: parts.status, headers: parts.headers, body: Bytes::new(), truncated: false };
+        let mut whole = WholeAnswer {
+            status: parts.status,
+            headers: parts.headers,
+            body: Bytes::new(),
+            truncated: false,
+        };
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|fault| UpstreamError::Reset {
@@ -294,7 +315,10 @@ impl Connections {
         let (response, connection) = self.send_parts(request, progress).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let cause = "it switched protocols though nobody asked".to_owned();
-            return Err(UpstreamError::Invalid { endpoint: self.0.upstream.name.to_string(), cause });
+            return Err(UpstreamError::Invalid {
+                endpoint: self.0.upstream.name.to_string(),
+                cause,
+            });
         }
         Ok(self.with_body(response, connection))
     }
@@ -306,10 +330,13 @@ impl Connections {
     ) -> Result<(Response<Incoming>, Connection), UpstreamError> {
         let upstream = &self.0.upstream;
         let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
-        let mut last = UpstreamError::Ourselves { cause: "the upstream has no endpoint".to_owned() };
+        let mut last =
+            UpstreamError::Ourselves { cause: "the upstream has no endpoint".to_owned() };
         for turn in 0..count {
             let endpoint = (first + turn) % count;
-            if let Some(kept) = self.0.idle.take(endpoint, upstream.config.connections.idle_time).await {
+            if let Some(kept) =
+                self.0.idle.take(endpoint, upstream.config.connections.idle_time).await
+            {
                 match self.send_on(kept, request, progress).await {
                     Ok(answered) => return Ok(answered),
                     // The app had closed it meanwhile and took nothing: a fresh connection will tell.
@@ -339,7 +366,8 @@ impl Connections {
         mut connection: Connection,
         request: Request<RequestBody>,
         progress: &Progress,
-    ) -> Result<(Response<Incoming>, Connection), (UpstreamError, Option<Request<RequestBody>>)> {
+    ) -> Result<(Response<Incoming>, Connection), (UpstreamError, Option<Request<RequestBody>>)>
+    {
         let before = connection.written();
         progress.set_connected();
         let mut sending = pin!(connection.sender.try_send_request(request));
@@ -358,13 +386,23 @@ impl Connections {
             Some(Ok(response)) => Ok((response, connection)),
             Some(Err(mut refused)) => {
                 let unsent = refused.take_message().filter(|_| !sent);
-                Err((UpstreamError::from_exchange(endpoint(), refused.error(), sent, progress), unsent))
+                Err((
+                    UpstreamError::from_exchange(endpoint(), refused.error(), sent, progress),
+                    unsent,
+                ))
             }
-            None => Err((UpstreamError::Reset { endpoint: endpoint(), cause: "it closed".to_owned(), sent }, None)),
+            None => Err((
+                UpstreamError::Reset { endpoint: endpoint(), cause: "it closed".to_owned(), sent },
+                None,
+            )),
         }
     }
 
-    fn with_body(&self, response: Response<Incoming>, connection: Connection) -> Response<AnswerBody> {
+    fn with_body(
+        &self,
+        response: Response<Incoming>,
+        connection: Connection,
+    ) -> Response<AnswerBody> {
         let idle = self.0.upstream.config.body_idle;
         response.map(|incoming| AnswerBody::new(incoming, connection, self.clone(), idle))
     }

@@ -33,8 +33,14 @@ pub struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(incoming: Incoming, connection: Connection, home: Connections, idle: Duration) -> Self {
-        let mut body = Self { incoming, lent: Some((connection, home)), idle, timer: None, last_frame: None };
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: Connection,
+        home: Connections,
+        idle: Duration,
+    ) -> Self {
+        let mut body =
+            Self { incoming, lent: Some((connection, home)), idle, timer: None, last_frame: None };
         if body.incoming.is_end_stream() {
             body.give_back_later();
         }
@@ -61,7 +67,8 @@ impl AnswerBody {
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<AnswerFault> {
         let since = *self.last_frame.get_or_insert_with(Instant::now);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.idle)));
+        let timer =
+            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.idle)));
         while timer.as_mut().poll(cx).is_ready() {
             if since.elapsed() >= self.idle {
                 return Poll::Ready(AnswerFault::Idle(self.idle));
@@ -76,7 +83,10 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = AnswerFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         let this = &mut *self;
         let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
         if polled.is_pending()

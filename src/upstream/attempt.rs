@@ -44,7 +44,8 @@ impl Attempt {
 
     /// The app's answer, or why there is none in time. After `Timeout` the exchange goes on with [`Attempt::late`].
     pub async fn answer(&mut self) -> Answer {
-        let result = within(self.exchange.as_mut(), &self.progress, self.timeout, &self.upstream).await;
+        let result =
+            within(self.exchange.as_mut(), &self.progress, self.timeout, &self.upstream).await;
         self.verdict.tell(&result);
         result
     }
@@ -59,7 +60,11 @@ impl Attempt {
     }
 
     /// The answer after the deadline, whole and at most `limit` bytes of it.
-    pub async fn late(self, limit: usize, connections: &Connections) -> Result<super::WholeAnswer, UpstreamError> {
+    pub async fn late(
+        self,
+        limit: usize,
+        connections: &Connections,
+    ) -> Result<super::WholeAnswer, UpstreamError> {
         let answer = self.exchange.await?;
         connections.read_whole(answer, limit).await
     }
@@ -121,11 +126,17 @@ impl Verdict {
         self.told = true;
         match answer {
             // A gateway in front of the app says that the app is not there; a 500 is the app's own.
-            Ok(StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) => {
+            Ok(
+                StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT,
+            ) => {
                 self.upstream.failed("it answers 502, 503 or 504", self.trial);
             }
             Ok(_) => self.upstream.answered(),
-            Err(error) if error.reason().is_some() => self.upstream.failed(&error.to_string(), self.trial),
+            Err(error) if error.reason().is_some() => {
+                self.upstream.failed(&error.to_string(), self.trial)
+            }
             Err(_) => self.told = false,
         }
     }

@@ -62,7 +62,9 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .is_ok()
     }
 
     fn give(&self, bytes: u64) {
@@ -193,7 +195,10 @@ impl Body for CopyReader {
     type Data = Bytes;
     type Error = BodyFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         loop {
             if let Some(data) = self.here() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -239,7 +244,8 @@ mod tests {
     use super::*;
 
     fn client(parts: &[&'static str]) -> ClientBody {
-        let frames: Vec<Result<_, Infallible>> = parts.iter().map(|part| Ok(Frame::data(Bytes::from(*part)))).collect();
+        let frames: Vec<Result<_, Infallible>> =
+            parts.iter().map(|part| Ok(Frame::data(Bytes::from(*part)))).collect();
         Box::pin(StreamBody::new(stream::iter(frames)).map_err(|never| match never {}))
     }
 
@@ -274,8 +280,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_body_is_the_clients_fault_for_every_reader() {
-        let frames = vec![Ok(Frame::data(Bytes::from("ab"))), Err(BodyFault::Broken("reset".into()))];
-        let copied = Copied::new(Box::pin(StreamBody::new(stream::iter(frames))), 100, Budget::new(100), Rc::default());
+        let frames =
+            vec![Ok(Frame::data(Bytes::from("ab"))), Err(BodyFault::Broken("reset".into()))];
+        let copied = Copied::new(
+            Box::pin(StreamBody::new(stream::iter(frames))),
+            100,
+            Budget::new(100),
+            Rc::default(),
+        );
         assert!(copied.reader().collect().await.is_err());
         assert!(copied.read_whole().await.is_err());
     }

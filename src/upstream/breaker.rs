@@ -69,7 +69,9 @@ impl Machine {
     pub fn admit(&mut self, now: Instant) -> (Admission, Option<Change>) {
         match self.phase {
             Phase::Closed => (Admission::Go, None),
-            Phase::Open { until } if now < until => (Admission::Refused { retry_after: until - now }, None),
+            Phase::Open { until } if now < until => {
+                (Admission::Refused { retry_after: until - now }, None)
+            }
             Phase::Open { .. } => {
                 self.half_open(Some(now));
                 (Admission::Trial, Some(Change::HalfOpened))

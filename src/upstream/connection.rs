@@ -52,16 +52,28 @@ impl Connection {
         let addresses = target.addresses().await.map_err(|error| UpstreamError::Ourselves {
             cause: format!("cannot resolve {}: {error}", target.authority),
         })?;
-        let failed = |cause: String| UpstreamError::Connect { endpoint: target.authority.clone(), cause };
+        let failed =
+            |cause: String| UpstreamError::Connect { endpoint: target.authority.clone(), cause };
         let mut last = failed("the name has no address".to_owned());
         for address in addresses {
-            match tokio::time::timeout(upstream.config.connect_timeout, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Self::over(stream, endpoint).await.map_err(|error| failed(error.to_string())),
+            match tokio::time::timeout(upstream.config.connect_timeout, TcpStream::connect(address))
+                .await
+            {
+                Ok(Ok(stream)) => {
+                    return Self::over(stream, endpoint)
+                        .await
+                        .map_err(|error| failed(error.to_string()));
+                }
                 Ok(Err(error)) if is_our_own(&error) => {
                     return Err(UpstreamError::Ourselves { cause: error.to_string() });
                 }
                 Ok(Err(error)) => last = failed(plain(&error)),
-                Err(_) => last = failed(format!("no connection within {:?}", upstream.config.connect_timeout)),
+                Err(_) => {
+                    last = failed(format!(
+                        "no connection within {:?}",
+                        upstream.config.connect_timeout
+                    ))
+                }
             }
         }
         Err(last)
@@ -72,8 +84,11 @@ impl Connection {
         stream.set_nodelay(true).ok();
         let written = Arc::new(AtomicU64::new(0));
         let io = MeteredIo { inner: TokioIo::new(stream), written: Arc::clone(&written) };
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(LARGEST_HEAD).max_headers(MOST_HEADERS).handshake(io).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(LARGEST_HEAD)
+            .max_headers(MOST_HEADERS)
+            .handshake(io)
+            .await?;
         let driver = Box::pin(connection.with_upgrades());
         Ok(Self { sender, driver, written, endpoint, idle_since: Instant::now(), reused: false })
     }
@@ -134,7 +149,10 @@ impl Idle {
     pub(super) fn reap(&self, idle_time: Duration) {
         for endpoint in &self.endpoints {
             let mut idle = endpoint.borrow_mut();
-            while idle.front().is_some_and(|connection| connection.idle_since.elapsed() >= idle_time) {
+            while idle
+                .front()
+                .is_some_and(|connection| connection.idle_since.elapsed() >= idle_time)
+            {
                 idle.pop_front();
             }
         }
@@ -148,7 +166,15 @@ const MOST_HEADERS: usize = 256;
 /// Trouble of this process or machine: no evidence about the app.
 fn is_our_own(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::ACCESS, Errno::PERM];
+    let ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+        Errno::ACCESS,
+        Errno::PERM,
+    ];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
@@ -180,13 +206,21 @@ impl MeteredIo {
 }
 
 impl Read for MeteredIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl Write for MeteredIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.count(poll)
     }

@@ -59,7 +59,10 @@ impl Endpoint {
 
 impl Endpoints {
     pub fn new(urls: &[String]) -> Self {
-        Self { all: urls.iter().map(|url| Endpoint::parse(url)).collect(), next: AtomicUsize::new(0) }
+        Self {
+            all: urls.iter().map(|url| Endpoint::parse(url)).collect(),
+            next: AtomicUsize::new(0),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -76,7 +79,11 @@ impl Endpoints {
 
     /// Where the next request starts to try: in turn; with one endpoint no shared line is written.
     pub fn start(&self) -> usize {
-        if self.all.len() < 2 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.all.len() }
+        if self.all.len() < 2 {
+            0
+        } else {
+            self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()
+        }
     }
 }
 

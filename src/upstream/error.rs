@@ -32,11 +32,14 @@ impl UpstreamError {
     /// What the attempt left behind: may the app have seen the request?
     pub fn certainty(&self) -> Certainty {
         match self {
-            Self::Connect { .. } | Self::Ourselves { .. } | Self::BreakerOpen { .. } => Certainty::NotSent,
-            Self::Reset { sent: false, .. } => Certainty::NotSent,
-            Self::Timeout { .. } | Self::Reset { .. } | Self::Invalid { .. } | Self::Client { .. } => {
-                Certainty::SentUnknown
+            Self::Connect { .. } | Self::Ourselves { .. } | Self::BreakerOpen { .. } => {
+                Certainty::NotSent
             }
+            Self::Reset { sent: false, .. } => Certainty::NotSent,
+            Self::Timeout { .. }
+            | Self::Reset { .. }
+            | Self::Invalid { .. }
+            | Self::Client { .. } => Certainty::SentUnknown,
         }
     }
 
@@ -53,7 +56,12 @@ impl UpstreamError {
 
     /// From an exchange that hyper gave up. A body that its client broke is looked for first: hyper reports it as an
     /// error of the upstream call.
-    pub(super) fn from_exchange(endpoint: String, error: &hyper::Error, sent: bool, progress: &Progress) -> Self {
+    pub(super) fn from_exchange(
+        endpoint: String,
+        error: &hyper::Error,
+        sent: bool,
+        progress: &Progress,
+    ) -> Self {
         if let Some(fault) = progress.fault() {
             return Self::Client { cause: fault.to_string() };
         }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use tokio::net::TcpStream;
 
-use super::{Condition, Connections, request_body::{Progress, RequestBody}};
+use super::{
+    Condition, Connections,
+    request_body::{Progress, RequestBody},
+};
 
 /// Runs until dropped. At start it asks once whether the app answers at all; then only while the app is down.
 pub async fn watch(connections: Connections) {
@@ -59,7 +62,9 @@ async fn is_back(connections: &Connections) -> bool {
 async fn answers(connections: &Connections) -> bool {
     match connections.upstream().config.health.path {
         Some(_) => ask(connections, Method::GET).await.is_some_and(|status| status.is_success()),
-        None => ask(connections, Method::HEAD).await.is_some_and(|status| !GATEWAY.contains(&status)),
+        None => {
+            ask(connections, Method::HEAD).await.is_some_and(|status| !GATEWAY.contains(&status))
+        }
     }
 }
 

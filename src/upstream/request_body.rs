@@ -144,7 +144,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Whole(data, trailers) => {
@@ -169,7 +172,9 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Whole(data, trailers) => data.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none(),
+            Self::Whole(data, trailers) => {
+                data.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none()
+            }
             Self::Streamed(body, _) => body.is_end_stream(),
             Self::Copied(reader) => reader.is_end_stream(),
         }
@@ -178,7 +183,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Whole(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Whole(data, _) => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
+            }
             Self::Streamed(body, _) => body.size_hint(),
             Self::Copied(reader) => reader.size_hint(),
         }
