@@ -1,0 +1,3 @@
+//! Assess → append → answer.
+
+pub mod body;
