@@ -155,7 +155,9 @@ mod tests {
 
     #[test]
     fn plain_paths_are_exact_and_cost_no_allocation() {
-        for raw in ["/", "/a", "/a/b/", "/a-b_c~d.e/f", "/a@b:c,d=e+f", "/..a/b..", "/a.b/...", "/*"] {
+        for raw in
+            ["/", "/a", "/a/b/", "/a-b_c~d.e/f", "/a@b:c,d=e+f", "/..a/b..", "/a.b/...", "/*"]
+        {
             let canonical = canonical_path(raw);
             assert!(matches!(canonical.path, Cow::Borrowed(path) if path == raw), "{raw}");
             assert!(canonical.exact, "{raw}");

@@ -1,6 +1,6 @@
 //! standin: see docs/ARCHITECTURE.md
-pub mod cli;
 pub mod canonical;
+pub mod cli;
 pub mod config;
 pub mod expr;
 pub mod mode;

@@ -224,7 +224,9 @@ fn check_numbers(json: &[u8]) -> Result<(), NotReadable> {
                 let rest = &json[at..];
                 let end = rest
                     .iter()
-                    .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+                    .position(|byte| {
+                        !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+                    })
                     .unwrap_or(rest.len());
                 check_number(&rest[..end])?;
                 at += end;
@@ -440,7 +442,10 @@ mod tests {
 
     #[test]
     fn forms_are_objects_of_strings() {
-        assert_eq!(form("a=1&b=x+y&c=%C3%A9&d=&e"), Ok(json!({"a":"1","b":"x y","c":"é","d":"","e":""})));
+        assert_eq!(
+            form("a=1&b=x+y&c=%C3%A9&d=&e"),
+            Ok(json!({"a":"1","b":"x y","c":"é","d":"","e":""}))
+        );
         assert_eq!(form("token=ab=="), Ok(json!({"token":"ab=="})));
         assert_eq!(form("a%5Bb%5D=1"), Ok(json!({"a[b]":"1"})));
     }
