@@ -1,5 +1,6 @@
 //! Black-box tests, one binary: real sockets, real files, real processes.
 
+#![allow(unreachable_pub, reason = "a test binary has no users")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod shop;

@@ -1,0 +1,104 @@
+//! What the demo shows: a line per phase that moves on a terminal, and plain lines anywhere else.
+
+use std::{io::IsTerminal, pin::pin, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::interval;
+
+use super::receipt::Receipt;
+
+/// See the module.
+pub(super) struct Screen {
+    /// None where nothing can move.
+    live: Option<ProgressBar>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let live = std::io::stdout().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("    {spinner} {msg}");
+            let line = ProgressBar::new_spinner();
+            line.set_draw_target(indicatif::ProgressDrawTarget::stdout());
+            line.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        });
+        Self { live }
+    }
+
+    pub(super) fn say(&self, line: &str) {
+        match &self.live {
+            Some(live) => live.suspend(|| println!("{line}")),
+            None => println!("{line}"),
+        }
+    }
+
+    /// Begins a phase.
+    pub(super) fn title(&self, title: &str) {
+        self.say("");
+        self.say(&format!("  {}", self.strong(title)));
+    }
+
+    /// Shows `line` anew while `phase` runs, and leaves its last state on the screen.
+    pub(super) async fn follow<T>(
+        &self,
+        phase: impl Future<Output = T>,
+        line: impl Fn() -> String,
+    ) -> T {
+        let mut phase = pin!(phase);
+        let mut ticks = interval(Duration::from_millis(100));
+        let result = loop {
+            tokio::select! {
+                result = &mut phase => break result,
+                _ = ticks.tick() => if let Some(live) = &self.live {
+                    live.set_message(line());
+                    live.tick();
+                },
+            }
+        };
+        self.clear();
+        self.say(&format!("    {}", line()));
+        result
+    }
+
+    pub(super) fn clear(&self) {
+        if let Some(live) = &self.live {
+            live.set_message("");
+            live.finish_and_clear();
+            live.reset();
+        }
+    }
+
+    pub(super) fn receipt(&self, receipt: &Receipt) {
+        let over = "over the limit while the shop was down: an honest no";
+        let rows = [
+            ("sent", receipt.tally.sent, ""),
+            ("answered by the shop", receipt.tally.by_shop, ""),
+            ("stood in", receipt.tally.stood_in, ""),
+            ("declined", receipt.tally.declined, over),
+            ("without an answer", receipt.tally.nothing, ""),
+            ("replayed", receipt.replayed, ""),
+            ("lost", receipt.lost, "acknowledged, but not in the ledger"),
+            ("doubled", receipt.doubled, "in the ledger more than once"),
+        ];
+        self.title("Receipt: the customers' log against the shop's ledger");
+        for (name, count, remark) in rows {
+            if name == "without an answer" && count == 0 {
+                continue;
+            }
+            self.say(format!("    {name:<21}{count:>7}   {remark}").trim_end());
+        }
+        if receipt.verdict().is_ok() {
+            self.say("");
+            self.say("  Every order that was acknowledged is in the shop's ledger exactly once.");
+        }
+    }
+
+    fn strong(&self, text: &str) -> String {
+        let plain = self.live.is_none() || std::env::var_os("NO_COLOR").is_some();
+        if plain { text.to_owned() } else { format!("\x1b[1m{text}\x1b[0m") }
+    }
+}
+
+/// `1.2 s`
+pub(super) fn seconds(span: Duration) -> String {
+    format!("{:.1} s", span.as_secs_f64())
+}
