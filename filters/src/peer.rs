@@ -1,0 +1,61 @@
+//! No filter: what the listener tells about the client, and whose word counts.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::Extensions;
+use ipnet::IpNet;
+
+/// The address a request came from: an extension that the listener sets on each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddr(pub SocketAddr);
+
+/// Networks of the peers whose forwarding fields and request ids are kept. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    networks: Arc<[IpNet]>,
+}
+
+impl Trust {
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self { networks: networks.into_iter().collect() }
+    }
+
+    /// An IPv4 address that came in on an IPv6 socket counts as the IPv4 address it is.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether the request's peer is trusted; one without an address is not.
+    pub(crate) fn covers_peer_of(&self, extensions: &Extensions) -> bool {
+        match extensions.get::<ClientAddr>() {
+            Some(ClientAddr(address)) => self.covers(address.ip()),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_networks_are_trusted() {
+        let trust = Trust::new(["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        for (address, trusted) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:10.0.0.1", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(trust.covers(address.parse().unwrap()), trusted, "{address}");
+        }
+        assert!(!Trust::default().covers("127.0.0.1".parse().unwrap()));
+        assert!(!trust.covers_peer_of(&Extensions::new()), "no address, no trust");
+    }
+}

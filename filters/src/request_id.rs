@@ -1,0 +1,225 @@
+//! Gives every request an id, unless a trusted peer has given it one. Log, store, replay and the app use it.
+//!
+//! Stands after the filter that removes nominated fields: no client can take the id off again.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+use uuid::{ContextV7, Timestamp, Uuid};
+
+use crate::peer::Trust;
+
+/// The id of a request: an extension of the request, besides its header field. Whoever gives the request another id
+/// further in sets this extension on the response, and the client gets that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(pub HeaderValue);
+
+impl RequestId {
+    /// A new id: UUIDv7, from this thread's own counter and random numbers.
+    pub fn generate() -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let timestamp = CONTEXT.with(|context| Timestamp::now(context));
+        Uuid::new_v7(timestamp).hyphenated().encode_lower(&mut text);
+        let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+        Self(value.expect("hexadecimal digits and hyphens"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RequestIdLayer {
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    header: HeaderName,
+    trust: Trust,
+}
+
+impl RequestIdLayer {
+    pub fn new(header: HeaderName, trust: Trust) -> Self {
+        Self { settings: Arc::new(Settings { header, trust }) }
+    }
+}
+
+impl<S> Layer<S> for RequestIdLayer {
+    type Service = RequestIds<S>;
+
+    fn layer(&self, inner: S) -> RequestIds<S> {
+        RequestIds { inner, settings: Arc::clone(&self.settings) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RequestIds<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S, B, RB> Service<Request<B>> for RequestIds<S>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Settings { header, trust } = &*self.settings;
+        let given = valid_id(request.headers(), header)
+            .filter(|_| trust.covers_peer_of(request.extensions()))
+            .map(|id| RequestId(id.clone()));
+        let id = given.unwrap_or_else(RequestId::generate);
+        request.headers_mut().insert(header, id.0.clone());
+        request.extensions_mut().insert(id.clone());
+        ResponseFuture {
+            future: self.inner.call(request),
+            id: Some(id),
+            settings: Arc::clone(&self.settings),
+        }
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        future: F,
+        id: Option<RequestId>,
+        settings: Arc<Settings>,
+    }
+}
+
+impl<F, E, RB> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<RB>, E>>,
+{
+    type Output = Result<Response<RB>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        if let Some(id) = response.extensions_mut().remove::<RequestId>().or(this.id.take()) {
+            response.headers_mut().insert(&this.settings.header, id.0);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The id a request brings along: a single field of 1 to 128 visible ASCII characters.
+fn valid_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let id = values.next()?;
+    let is_valid = values.next().is_none()
+        && (1..=LONGEST).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    is_valid.then_some(id)
+}
+
+const LONGEST: usize = 128;
+
+thread_local! {
+    /// One per thread: `Uuid::now_v7` would share a lock among all workers.
+    static CONTEXT: ContextV7 = const { ContextV7::new() };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::{
+        peer::ClientAddr,
+        testing::{Inner, only},
+    };
+
+    const ID: HeaderName = HeaderName::from_static("x-request-id");
+
+    fn request(client: &str, ids: &[&str]) -> Request<()> {
+        let mut request = Request::builder().extension(ClientAddr(client.parse().unwrap()));
+        for id in ids {
+            request = request.header(ID, *id);
+        }
+        request.body(()).unwrap()
+    }
+
+    /// The id behind the filter, and the one that the client gets.
+    async fn ids(request: Request<()>) -> (String, String) {
+        let mut behind = String::new();
+        let trust = Trust::new(["127.0.0.0/8".parse().unwrap()]);
+        let mut service = RequestIdLayer::new(ID, trust).layer(Inner(|request: Request<()>| {
+            behind = only(request.headers(), "x-request-id").to_owned();
+            assert_eq!(request.extensions().get::<RequestId>().unwrap().as_str(), behind);
+            Response::builder().header(ID, "the app's own").body(Full::<Bytes>::default()).unwrap()
+        }));
+        let response = service.call(request).await.unwrap();
+        let answered = only(response.headers(), "x-request-id").to_owned();
+        (behind, answered)
+    }
+
+    #[tokio::test]
+    async fn a_trusted_peers_id_is_kept() {
+        let (behind, answered) = ids(request("127.0.0.1:1", &["abc-1"])).await;
+        assert_eq!((behind.as_str(), answered.as_str()), ("abc-1", "abc-1"));
+    }
+
+    #[tokio::test]
+    async fn anybody_elses_is_replaced() {
+        let (behind, answered) = ids(request("192.0.2.1:1", &["abc-1"])).await;
+        assert_eq!(Uuid::parse_str(&behind).unwrap().get_version_num(), 7);
+        assert_eq!(behind, answered);
+        let mut unknown = request("127.0.0.1:1", &["abc-1"]);
+        unknown.extensions_mut().clear();
+        assert_ne!(ids(unknown).await.0, "abc-1");
+    }
+
+    #[tokio::test]
+    async fn an_invalid_id_is_replaced_even_if_trusted() {
+        let long = "x".repeat(129);
+        for bad in [&["a b"][..], &[""], &["a", "a"], &["a", "b"], &[&long], &["a\tb"], &["é"]] {
+            let (behind, _) = ids(request("127.0.0.1:1", bad)).await;
+            assert!(Uuid::parse_str(&behind).is_ok(), "{bad:?} became {behind}");
+        }
+        let longest = "x".repeat(128);
+        assert_eq!(ids(request("127.0.0.1:1", &[&longest])).await.0, longest);
+    }
+
+    #[tokio::test]
+    async fn the_id_may_be_changed_further_in() {
+        let mut service =
+            RequestIdLayer::new(ID, Trust::default()).layer(Inner(|_: Request<()>| {
+                let mut response = Response::new(Full::<Bytes>::default());
+                response.extensions_mut().insert(RequestId(HeaderValue::from_static("derived")));
+                response
+            }));
+        let response = service.call(Request::new(())).await.unwrap();
+        assert_eq!(only(response.headers(), "x-request-id"), "derived");
+    }
+
+    #[test]
+    fn ids_differ_and_grow() {
+        let all: Vec<String> =
+            (0..10_000).map(|_| RequestId::generate().as_str().to_owned()).collect();
+        assert!(all.is_sorted());
+        let here: HashSet<String> = all.into_iter().collect();
+        assert_eq!(here.len(), 10_000);
+    }
+}
