@@ -4,10 +4,19 @@
 //! section, never the whole.
 
 mod admin;
+mod contradictions;
+mod document;
+mod faults;
+mod files;
+mod keys;
 mod listen;
 pub mod load;
+mod matching;
+mod near;
+mod references;
 mod replay;
 mod route;
+mod schema;
 mod stand_in;
 mod store;
 pub mod units;
@@ -16,16 +25,19 @@ mod upstream;
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     admin::{AdminConfig, AdminToken, LogConfig, LogFormat},
+    faults::{Fault, Faults, Warning},
     listen::{Limits, ListenConfig, RequestIdConfig},
+    matching::{MatchFault, RoutePattern, Segment},
     replay::{OutcomeRule, ReplayConfig, Trigger},
     route::{AppDedupes, DedupesBy, RouteConfig},
+    schema::json_schema,
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
     store::{Ephemeral, StoreConfig},
-    upstream::{BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig},
+    upstream::{BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, parse_endpoint},
 };
 
 /// The whole configuration of one standin process.
@@ -38,12 +50,17 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// How long requests in flight may go on after SIGTERM.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub drain: Duration,
+    /// Where clients come in.
     pub listen: ListenConfig,
+    /// Who may look and act.
     pub admin: AdminConfig,
+    /// What is written down.
     pub log: LogConfig,
+    /// Where entries are kept, how much of them and how long.
     pub store: StoreConfig,
+    /// The id that every request has.
     pub request_id: RequestIdConfig,
     /// The apps, by name.
     pub upstream: BTreeMap<String, UpstreamConfig>,
@@ -51,13 +68,32 @@ pub struct Config {
     pub route: BTreeMap<String, RouteConfig>,
 }
 
-/// See [`Config::role`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// Where this standin stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     #[default]
     Inline,
     Standby,
+}
+
+impl Config {
+    /// The upstream of a route: the one it names, else the default one.
+    pub fn upstream_of(&self, route: &RouteConfig) -> Option<(&str, &UpstreamConfig)> {
+        match &route.upstream {
+            Some(name) => self.upstream.get_key_value(name).map(|(name, one)| (name.as_str(), one)),
+            None => self.default_upstream(),
+        }
+    }
+
+    /// The upstream that takes what no route matches: the only one, or the one marked `default`.
+    pub fn default_upstream(&self) -> Option<(&str, &UpstreamConfig)> {
+        let mut all = self.upstream.iter().map(|(name, one)| (name.as_str(), one));
+        match self.upstream.len() {
+            1 => all.next(),
+            _ => all.find(|(_, one)| one.default),
+        }
+    }
 }
 
 impl Default for Config {

@@ -3,19 +3,23 @@
 use std::net::SocketAddr;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::units;
 
 /// `[admin]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
     /// Where the admin page and API listen. Anything but loopback needs `token`.
+    #[schemars(with = "units::AddressText")]
     pub address: SocketAddr,
     /// Host names by which the admin page may be called, besides its address and `localhost` (DNS rebinding).
     pub hosts: Vec<String>,
     /// The bearer token (or password of the page, any user name) that gives access; `"${env:NAME}"` or `"${file:PATH}"`.
     pub token: Option<AdminToken>,
     /// A second address with only `/healthz`, `/readyz` and `/metrics`, open to all.
+    #[schemars(with = "Option<units::AddressText>")]
     pub health: Option<SocketAddr>,
 }
 
@@ -45,13 +49,14 @@ impl Default for AdminConfig {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
+    /// `text` for people, `json` for programs.
     pub format: LogFormat,
     /// Whether each request writes a line.
     pub access: bool,
 }
 
-/// See [`LogConfig::format`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     #[default]

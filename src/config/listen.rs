@@ -12,10 +12,12 @@ use super::units;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenConfig {
-    /// Where clients connect.
+    /// Where clients connect: a numeric address with port; `0.0.0.0` or `[::]` for all of this machine.
+    #[schemars(with = "units::AddressText")]
     pub address: SocketAddr,
     /// Whether HTTP/2 with prior knowledge is spoken besides HTTP/1.1.
     pub http2: bool,
+    /// What one client, and all together, may cost.
     pub limits: Limits,
 }
 
@@ -25,13 +27,13 @@ pub struct ListenConfig {
 pub struct Limits {
     /// Largest request head in bytes; 431 above it.
     #[serde(with = "units::size")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::SizeText")]
     pub head: u64,
     /// Most header fields in a request; 431 above it.
     pub headers: usize,
     /// Largest request body in bytes; 413 above it. Absent: no limit (bodies are streamed, not kept).
-    #[serde(deserialize_with = "optional_size")]
-    #[schemars(with = "Option<String>")]
+    #[serde(with = "units::optional_size")]
+    #[schemars(with = "Option<units::SizeText>")]
     pub body: Option<u64>,
     /// Requests in flight at once, all workers together; 503 above it.
     pub in_flight: usize,
@@ -39,19 +41,19 @@ pub struct Limits {
     pub connections: usize,
     /// Longest time for a request head, and longest idle time of a kept-alive connection.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub head_timeout: Duration,
     /// Longest silence within a request body.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub body_idle: Duration,
     /// Longest time a client may take nothing of its answer.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub write_idle: Duration,
     /// Memory for all request bodies being copied aside or read whole, in bytes.
     #[serde(with = "units::size")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::SizeText")]
     pub copied_bodies: u64,
 }
 
@@ -62,7 +64,7 @@ pub struct RequestIdConfig {
     /// Header that carries the request id to the app and back.
     pub header: String,
     /// Peers (addresses or networks) whose request id is kept. Default: loopback.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<units::NetworkText>")]
     pub trust: Vec<IpNet>,
 }
 
@@ -100,8 +102,4 @@ impl Default for RequestIdConfig {
             trust: loopback.iter().map(|net| net.parse().expect("a network literal")).collect(),
         }
     }
-}
-
-fn optional_size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    units::size::deserialize(from).map(Some)
 }

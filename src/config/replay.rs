@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 use crate::expr::Expr;
 
 /// `[route.NAME.replay]`
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayConfig {
     /// `auto`: when the app is back. `manual`: only when a person says so.
@@ -28,20 +28,20 @@ pub struct ReplayConfig {
     pub pace: NonZeroU32,
     /// First wait after a failed attempt; doubles, with jitter.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub min_backoff: Duration,
     /// Longest wait after a failed attempt.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub max_backoff: Duration,
-    /// Headers set on every replay, replacing what the client sent.
+    /// Headers set on every replay, replacing what the client sent: `{ authorization = "Bearer ${env:TOKEN}" }`.
     pub set_headers: BTreeMap<String, String>,
-    /// Headers of the request that are not kept with the entry.
+    /// Headers of the request that are not kept with the entry, and so not replayed.
     pub redact: Vec<String>,
 }
 
-/// See [`ReplayConfig::trigger`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// When replays start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     #[default]
@@ -50,11 +50,65 @@ pub enum Trigger {
 }
 
 /// Which answers: a list of statuses, or CEL to a bool over `response.{status,headers,body}`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, JsonSchema)]
 #[serde(untagged)]
 pub enum OutcomeRule {
+    /// These statuses.
     Statuses(Vec<u16>),
+    /// CEL to a bool.
     Rule(Expr),
+}
+
+impl<'de> Deserialize<'de> for OutcomeRule {
+    /// By hand, so that a fault of the expression is told instead of "no variant fits".
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = OutcomeRule;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of statuses or CEL in quotes")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, source: &str) -> Result<OutcomeRule, E> {
+                Expr::compile(source).map(OutcomeRule::Rule).map_err(E::custom)
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<OutcomeRule, A::Error> {
+                let mut statuses = Vec::new();
+                while let Some(status) = items.next_element()? {
+                    statuses.push(status);
+                }
+                Ok(OutcomeRule::Statuses(statuses))
+            }
+        }
+
+        from.deserialize_any(Either)
+    }
+}
+
+/// Values of headers may be credentials: only their names are shown.
+impl std::fmt::Debug for ReplayConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hidden: BTreeMap<_, _> = self.set_headers.keys().map(|name| (name, "***")).collect();
+        f.debug_struct("ReplayConfig")
+            .field("trigger", &self.trigger)
+            .field("success", &self.success)
+            .field("already_applied", &self.already_applied)
+            .field("retry", &self.retry)
+            .field("declined", &self.declined)
+            .field("max_attempts", &self.max_attempts)
+            .field("pace", &self.pace)
+            .field("min_backoff", &self.min_backoff)
+            .field("max_backoff", &self.max_backoff)
+            .field("set_headers", &hidden)
+            .field("redact", &self.redact)
+            .finish()
+    }
 }
 
 impl Default for ReplayConfig {

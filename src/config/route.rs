@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{ReplayConfig, StandInConfig, units};
+use super::{ReplayConfig, StandInConfig, StandInOn, units};
 use crate::expr::Expr;
 
 /// `[route.NAME]`
@@ -15,11 +15,11 @@ pub struct RouteConfig {
     /// `"[METHOD] [HOST]/PATH"`; in the path `{name}` is one segment, `{name...}` the rest. The most specific route wins.
     #[serde(rename = "match")]
     pub matches: String,
-    /// Name of the upstream; the only (or default) one when absent.
+    /// Name of the upstream; the only one, or the one marked `default`, when absent.
     pub upstream: Option<String>,
     /// Overrides the upstream's `timeout`.
     #[serde(default, with = "units::optional_duration")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<units::DurationText>")]
     pub timeout: Option<Duration>,
     /// How the app itself refuses duplicates: what protects replays.
     pub app_dedupes: Option<AppDedupes>,
@@ -34,8 +34,24 @@ pub struct RouteConfig {
     pub labels: BTreeMap<String, Expr>,
     /// Absent: standin never answers in the app's stead on this route.
     pub stand_in: Option<StandInConfig>,
+    /// How the entries of the route are sent once the app is back.
     #[serde(default)]
     pub replay: ReplayConfig,
+}
+
+impl RouteConfig {
+    /// What makes standin answer on this route: as written, or the default, which without protection is only what
+    /// certainly never reached the app. Empty without `[stand_in]`.
+    pub fn stands_in_on(&self) -> Vec<StandInOn> {
+        let Some(stand_in) = &self.stand_in else { return Vec::new() };
+        match (&stand_in.on, &self.app_dedupes) {
+            (Some(on), _) => on.clone(),
+            (None, None) => vec![StandInOn::Connect, StandInOn::Breaker],
+            (None, Some(_)) => {
+                vec![StandInOn::Connect, StandInOn::Breaker, StandInOn::Timeout, StandInOn::Reset]
+            }
+        }
+    }
 }
 
 /// `app_dedupes = { by = "x-request-id", for = "7d" }`
@@ -46,16 +62,17 @@ pub struct AppDedupes {
     pub by: DedupesBy,
     /// How long the app remembers; `expires` must be shorter.
     #[serde(rename = "for", with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub remembers: Duration,
 }
 
-/// See [`AppDedupes::by`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// A header by which an app knows a duplicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum DedupesBy {
     /// The request id, under the header name of `[request_id]`.
     #[serde(rename = "x-request-id")]
     RequestId,
+    /// `Idempotency-Key`: the client's own, or filled in by standin.
     #[serde(rename = "idempotency-key")]
     IdempotencyKey,
 }

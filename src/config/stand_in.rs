@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 use crate::expr::Expr;
@@ -16,16 +16,18 @@ pub struct StandInConfig {
     pub on: Option<Vec<StandInOn>>,
     /// CEL to a bool: low risk. A fault while it is evaluated means high risk.
     pub accept_if: Expr,
+    /// How much may be accepted and still open.
     #[serde(default)]
     pub at_most: AtMost,
+    /// What the client gets.
     pub answer: AnswerConfig,
     /// Largest request body that can be stood in for, in bytes.
     #[serde(default = "default_max_body", with = "units::size")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::SizeText")]
     pub max_body: u64,
     /// After this nothing is sent any more: the entry is held for a person.
     #[serde(default = "default_expires", with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub expires: Duration,
     /// What becomes of an entry whose client certainly never got its answer.
     #[serde(default)]
@@ -33,7 +35,7 @@ pub struct StandInConfig {
 }
 
 /// One cause that lets a route stand in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum StandInOn {
     /// No connection to the app: certainly not applied.
     #[serde(rename = "connect")]
@@ -73,9 +75,11 @@ pub struct AtMost {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PerCustomer {
+    /// Requests accepted within the window.
     pub count: u32,
+    /// Length of the window.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub within: Duration,
     /// CEL to a string; the principal when absent.
     pub by: Option<Expr>,
@@ -85,7 +89,9 @@ pub struct PerCustomer {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerConfig {
+    /// Status, 200 to 599: the one the app itself would have used.
     pub status: u16,
+    /// Headers of the answer besides `Date`, `Content-Length` and those that standin adds.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Structured: strings in it are templates, rendered and escaped by type.
@@ -96,8 +102,8 @@ pub struct AnswerConfig {
     pub body_file: Option<PathBuf>,
 }
 
-/// See [`StandInConfig::unanswered`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// What becomes of an entry nobody was told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unanswered {
     /// Held for a person: nobody was promised anything, and a second click is likely.
@@ -105,6 +111,28 @@ pub enum Unanswered {
     Hold,
     /// Replayed like any other.
     Replay,
+}
+
+impl StandInOn {
+    /// As it is written in the configuration.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Breaker => "breaker",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::ServerError => "5xx",
+            Self::Always => "always",
+        }
+    }
+
+    /// Whether the app may have applied the request already, so that only its own protection makes a replay safe.
+    pub fn needs_protection(&self) -> bool {
+        match self {
+            Self::Connect | Self::Breaker => false,
+            Self::Timeout | Self::Reset | Self::ServerError | Self::Always => true,
+        }
+    }
 }
 
 impl Default for AtMost {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
@@ -15,22 +15,22 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// No new entries once the file is this large.
     #[serde(with = "units::size")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::SizeText")]
     pub max_bytes: u64,
     /// How long closed entries are kept for support.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub retention: Duration,
     /// How long the keys of closed entries are remembered; at least the longest `expires`.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub dedupe_window: Duration,
     /// What to do on a disk that will not live (tmpfs, overlay, network file system).
     pub ephemeral: Ephemeral,
 }
 
-/// See [`StoreConfig::ephemeral`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// What a disk that will not live means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ephemeral {
     /// Proxy, but never stand in.

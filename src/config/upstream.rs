@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,30 +12,33 @@ use super::units;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// `http://HOST:PORT` of each endpoint.
+    /// The app's addresses, each `http://HOST:PORT`.
     pub endpoints: Vec<String>,
     /// Longest time from the request fully sent to the head of the answer.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
     /// Longest time for a connection to one endpoint.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub connect_timeout: Duration,
     /// Longest silence within the body of an answer.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub body_idle: Duration,
     /// How long a timed-out exchange runs on, in case the app still answers. No replay before its end.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub late_window: Duration,
     /// Timed-out exchanges that may run on at once, per worker; above it the oldest is cut.
     pub late_max: usize,
     /// Takes what no route matches (needed with more than one upstream).
     pub default: bool,
+    /// How standin asks whether the app is back.
     pub health: HealthConfig,
+    /// When the app counts as down, and when it is tried again.
     pub breaker: BreakerConfig,
+    /// Connections kept open to the app.
     pub connections: ConnectionsConfig,
 }
 
@@ -46,11 +50,11 @@ pub struct HealthConfig {
     pub path: Option<String>,
     /// Time between two questions while the app is down (it is not asked while it answers).
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub interval: Duration,
     /// Longest time for one question.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
 }
 
@@ -62,11 +66,11 @@ pub struct BreakerConfig {
     pub failures: u32,
     /// First time the breaker stays open; doubles with each failed trial.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub min_open: Duration,
     /// Longest time the breaker stays open between two trials.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub max_open: Duration,
     /// Successes in a row, while half-open, that close the breaker.
     pub successes: u32,
@@ -80,8 +84,43 @@ pub struct ConnectionsConfig {
     pub idle: usize,
     /// Longest idle time of a kept connection; must be shorter than the app's own keep-alive time.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "units::DurationText")]
     pub idle_time: Duration,
+}
+
+/// Host and port of an endpoint written `http://HOST:PORT`. The message never shows a user or a password.
+pub fn parse_endpoint(text: &str) -> Result<Authority, String> {
+    const FORM: &str = "write for example \"http://127.0.0.1:3000\"";
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let Some(rest) = text.get("http://".len()..).filter(|_| scheme.as_deref() == Some("http"))
+    else {
+        return Err(match scheme.as_deref() {
+            Some("https") => {
+                format!("`{}`: https to the app is not built yet; {FORM}", shown(text))
+            }
+            _ => format!("`{}` does not start with http://; {FORM}", shown(text)),
+        });
+    };
+    if rest.contains('@') {
+        return Err(format!("an endpoint has no user and no password; {FORM}"));
+    }
+    if let Some(path) = rest.find(['/', '?', '#']) {
+        return Err(format!(
+            "`{text}`: an endpoint ends after the port: leave out `{}`",
+            &rest[path..]
+        ));
+    }
+    let authority: Authority =
+        rest.parse().map_err(|_| format!("`{text}` is not HOST:PORT; {FORM}"))?;
+    match authority.port_u16() {
+        Some(1..) if !authority.host().is_empty() => Ok(authority),
+        _ => Err(format!("`{text}` has no port; {FORM}")),
+    }
+}
+
+/// Without what stands before an `@`.
+fn shown(text: &str) -> &str {
+    text.rsplit('@').next().unwrap_or(text)
 }
 
 impl Default for UpstreamConfig {
@@ -121,5 +160,44 @@ impl Default for BreakerConfig {
 impl Default for ConnectionsConfig {
     fn default() -> Self {
         Self { idle: 128, idle_time: Duration::from_secs(4) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_scheme_host_and_port() {
+        for text in
+            ["http://127.0.0.1:3000", "http://[::1]:80", "http://shop.svc:8080", "HTTP://a:1"]
+        {
+            assert!(parse_endpoint(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "127.0.0.1:3000",
+            "http://",
+            "http://a",
+            "http://a:0",
+            "http://a:99999",
+            "http://:80",
+            "http://a:80/",
+            "http://a:80/x",
+            "http://a:80?x",
+            "https://a:80",
+            "unix:///run/app",
+            "http://a b:80",
+        ] {
+            assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_endpoint_is_not_shown() {
+        for text in ["http://bob:hunter2@a:80", "https://bob:hunter2@a:80", "bob:hunter2@a"] {
+            let message = parse_endpoint(text).unwrap_err();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
     }
 }

@@ -1,0 +1,121 @@
+//! The upstreams: that there is one, where it is, and that its times fit together.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::zero;
+use crate::config::{Config, UpstreamConfig, document::Document, parse_endpoint};
+
+pub(super) fn find(config: &Config, document: &mut Document<'_>) {
+    if config.upstream.is_empty() && document.sound(&["upstream"]) {
+        document.fault(
+            &["upstream"],
+            "there is no app: write [upstream.NAME] with endpoints = [\"http://127.0.0.1:3000\"]",
+        );
+    }
+    let mut defaults = config.upstream.iter().filter(|(_, upstream)| upstream.default);
+    if let Some((first, _)) = defaults.next() {
+        for (name, _) in defaults {
+            let message = format!("`{first}` is the default already: there can be one");
+            document.fault(&["upstream", name, "default"], &message);
+        }
+    }
+    for (name, upstream) in &config.upstream {
+        endpoints(name, upstream, config, document);
+        times(name, upstream, document);
+    }
+}
+
+fn endpoints(name: &str, upstream: &UpstreamConfig, config: &Config, document: &mut Document<'_>) {
+    let path = ["upstream", name, "endpoints"];
+    if upstream.endpoints.is_empty() && document.is_whole(&path) {
+        document.fault(&path, "empty: write endpoints = [\"http://HOST:PORT\"]");
+    }
+    if upstream.endpoints.len() > MOST_ENDPOINTS {
+        document.fault(&path, &format!("more than {MOST_ENDPOINTS} endpoints"));
+    }
+    let ours = [Some(config.listen.address), Some(config.admin.address), config.admin.health];
+    for (at, endpoint) in upstream.endpoints.iter().enumerate() {
+        let authority = match parse_endpoint(endpoint) {
+            Ok(authority) => authority,
+            Err(message) => {
+                document.fault(&path, &message);
+                continue;
+            }
+        };
+        if upstream.endpoints[..at].contains(endpoint) {
+            document.fault(&path, &format!("`{authority}` is there twice"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let address: Option<IpAddr> = match host {
+            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+            host => host.parse().ok(),
+        };
+        let port = authority.port_u16().unwrap_or_default();
+        let itself = |ours: &SocketAddr| {
+            address.is_some_and(|address| {
+                let local = address.is_loopback() || address.is_unspecified();
+                ours.port() == port && (ours.ip() == address || ours.ip().is_unspecified() && local)
+            })
+        };
+        if ours.iter().flatten().any(itself) {
+            let message =
+                format!("`{authority}` is standin's own address: requests would go round");
+            document.fault(&path, &message);
+        }
+    }
+}
+
+fn times(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
+    let at = |key| ["upstream", name, key];
+    zero(document, &at("timeout"), upstream.timeout);
+    zero(document, &at("connect_timeout"), upstream.connect_timeout);
+    zero(document, &at("body_idle"), upstream.body_idle);
+
+    let within = |section, key| ["upstream", name, section, key];
+    zero(document, &within("health", "interval"), upstream.health.interval);
+    zero(document, &within("health", "timeout"), upstream.health.timeout);
+    if let Some(health) = &upstream.health.path {
+        let is_path = health.starts_with('/')
+            && health.parse::<http::uri::PathAndQuery>().is_ok_and(|read| read.as_str() == health);
+        if !is_path {
+            let message = format!("`{health}` is not a path: write for example \"/healthz\"");
+            document.fault(&within("health", "path"), &message);
+        }
+    }
+
+    let breaker = &upstream.breaker;
+    zero(document, &within("breaker", "min_open"), breaker.min_open);
+    for (key, count) in [("failures", breaker.failures), ("successes", breaker.successes)] {
+        if count == 0 {
+            document.fault(&within("breaker", key), "must not be zero");
+        }
+    }
+    not_above(
+        document,
+        (&within("breaker", "min_open"), breaker.min_open),
+        (&within("breaker", "max_open"), breaker.max_open),
+    );
+    zero(document, &within("connections", "idle_time"), upstream.connections.idle_time);
+}
+
+/// Two keys of which the first must not be larger; the fault is where something is written.
+pub(super) fn not_above(
+    document: &mut Document<'_>,
+    (low_key, low): (&[&str], std::time::Duration),
+    (high_key, high): (&[&str], std::time::Duration),
+) {
+    if low <= high || !document.sound(low_key) || !document.sound(high_key) {
+        return;
+    }
+    let write = crate::config::units::write_duration;
+    let name = |key: &[&str]| key.last().copied().unwrap_or_default().to_owned();
+    if document.is_written(high_key) {
+        let message = format!("{} is less than `{}` = {}", write(high), name(low_key), write(low));
+        document.fault(high_key, &message);
+    } else {
+        let message = format!("{} is more than `{}` = {}", write(low), name(high_key), write(high));
+        document.fault(low_key, &message);
+    }
+}
+
+const MOST_ENDPOINTS: usize = 256;

@@ -1,0 +1,383 @@
+//! What a route's `match` says: `"[METHOD] [HOST]/PATH"`, where `{name}` is one segment and `{name...}` the rest.
+//!
+//! Patterns speak of the canonical path (decoded, free of dots); which one of several wins is their order.
+
+use std::cmp::Ordering;
+
+use http::Method;
+
+/// One parsed `match`. Its order is how specific it is: the most specific sorts first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RoutePattern {
+    /// Every method when absent.
+    pub method: Option<Method>,
+    /// Host name in lower case, without port; every host when absent.
+    pub host: Option<String>,
+    /// The path between its slashes: `/` is one empty literal, `/a/` is `a` and an empty one.
+    pub segments: Vec<Segment>,
+}
+
+/// One part of a path between two slashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    Literal(String),
+    /// Exactly one segment that is not empty.
+    Param(String),
+    /// All segments from here on, slashes included; may be empty.
+    Rest(String),
+}
+
+/// Why a `match` is not one, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MatchFault(String);
+
+impl RoutePattern {
+    /// Reads `"POST /orders/{id}"`, `"shop.example/files/{path...}"`, `"/"`.
+    pub fn parse(text: &str) -> Result<Self, MatchFault> {
+        let mut words = text.split_ascii_whitespace();
+        let (method, target) = match (words.next(), words.next(), words.next()) {
+            (Some(target), None, None) if target.contains('/') => (None, target),
+            (Some(method), Some(target), None) if !method.contains('/') => {
+                (Some(parse_method(method)?), target)
+            }
+            _ => return fault(format!("`{text}` is not a match; {FORM}")),
+        };
+        let Some(slash) = target.find('/') else {
+            return fault(format!("`{target}` has no path; {FORM}"));
+        };
+        let (host, path) = target.split_at(slash);
+        let host = (!host.is_empty()).then(|| parse_host(host)).transpose()?;
+        Ok(Self { method, host, segments: parse_path(path)? })
+    }
+
+    /// The parameters of a canonical path (`/orders/7`, decoded), if the path fits this pattern.
+    pub fn match_path(&self, path: &str) -> Option<Vec<(String, String)>> {
+        let mut rest = path.strip_prefix('/');
+        let mut params = Vec::new();
+        for segment in &self.segments {
+            let left = rest?;
+            if let Segment::Rest(name) = segment {
+                params.push((name.clone(), left.to_owned()));
+                return Some(params);
+            }
+            let (head, tail) = match left.split_once('/') {
+                Some((head, tail)) => (head, Some(tail)),
+                None => (left, None),
+            };
+            match segment {
+                Segment::Literal(text) if text == head => {}
+                Segment::Param(name) if !head.is_empty() => {
+                    params.push((name.clone(), head.to_owned()));
+                }
+                _ => return None,
+            }
+            rest = tail;
+        }
+        rest.is_none().then_some(params)
+    }
+
+    /// Whether both take exactly the same requests: names of parameters do not matter.
+    pub fn same_requests(&self, other: &Self) -> bool {
+        self.method == other.method
+            && self.host == other.host
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(|(one, two)| match (one, two) {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                (a, b) => a.rank() == b.rank(),
+            })
+    }
+
+    /// `Less`: this one is more specific. First the host, then the path from the left, then the method.
+    pub fn cmp_specificity(&self, other: &Self) -> Ordering {
+        let host = |pattern: &Self| pattern.host.is_none();
+        let method = |pattern: &Self| pattern.method.is_none();
+        let ranks = |pattern: &Self| {
+            // The end of a pattern ranks like a literal: it leaves nothing open.
+            pattern.segments.iter().map(Segment::rank).chain([0]).collect::<Vec<_>>()
+        };
+        host(self)
+            .cmp(&host(other))
+            .then_with(|| ranks(self).cmp(&ranks(other)))
+            .then_with(|| method(self).cmp(&method(other)))
+    }
+}
+
+impl Segment {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Literal(_) => 0,
+            Self::Param(_) => 1,
+            Self::Rest(_) => 2,
+        }
+    }
+}
+
+impl Ord for RoutePattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let method = |pattern: &Self| pattern.method.as_ref().map(Method::to_string);
+        self.cmp_specificity(other)
+            .then_with(|| self.segments.cmp(&other.segments))
+            .then_with(|| self.host.cmp(&other.host))
+            .then_with(|| method(self).cmp(&method(other)))
+    }
+}
+
+impl PartialOrd for RoutePattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As it could stand in the configuration.
+impl std::fmt::Display for RoutePattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(method) = &self.method {
+            write!(f, "{method} ")?;
+        }
+        f.write_str(self.host.as_deref().unwrap_or_default())?;
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Param(name) => write!(f, "/{{{name}}}")?,
+                Segment::Rest(name) => write!(f, "/{{{name}...}}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_method(text: &str) -> Result<Method, MatchFault> {
+    let method = Method::from_bytes(text.as_bytes())
+        .map_err(|_| MatchFault(format!("`{text}` is not a method; {FORM}")))?;
+    if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return fault(format!(
+            "methods are in upper case: write `{}` instead of `{text}`",
+            text.to_ascii_uppercase()
+        ));
+    }
+    if text.len() > LONGEST_METHOD {
+        return fault(format!("a method has at most {LONGEST_METHOD} letters"));
+    }
+    Ok(method)
+}
+
+fn parse_host(text: &str) -> Result<String, MatchFault> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    let named = text.len() <= LONGEST_HOST
+        && text.split('.').all(|label| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            !label.is_empty() && label.bytes().all(fits)
+        });
+    if bracketed || named {
+        return Ok(text.to_ascii_lowercase());
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return fault(format!("a host in a match has no port: write `{host}` instead of `{text}`"));
+    }
+    if text.contains(['*', '{']) {
+        return fault(format!(
+            "`{text}`: a host in a match is one whole name, without `*` or `{{}}`"
+        ));
+    }
+    fault(format!("`{text}` is not a host name; {FORM}"))
+}
+
+fn parse_path(path: &str) -> Result<Vec<Segment>, MatchFault> {
+    if let Some(mark) = path.find(['?', '#']) {
+        return fault(format!("a match ends with the path: leave out `{}`", &path[mark..]));
+    }
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if parts.len() > MOST_SEGMENTS {
+        return fault(format!("a match has at most {MOST_SEGMENTS} segments"));
+    }
+    let last = parts.len() - 1;
+    let mut names: Vec<&str> = Vec::new();
+    let mut segments = Vec::with_capacity(parts.len());
+    for (at, part) in parts.into_iter().enumerate() {
+        if part.is_empty() && at != last {
+            return fault(format!("`{path}` has an empty segment: write one `/` instead of two"));
+        }
+        let Some(name) = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
+            segments.push(parse_literal(part)?);
+            continue;
+        };
+        let (name, rest) = match name.strip_suffix("...") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        check_name(part, name)?;
+        if names.contains(&name) {
+            return fault(format!("`{name}` is there twice: give each parameter its own name"));
+        }
+        names.push(name);
+        if rest && at != last {
+            return fault(format!("`{part}` takes all the rest: it can only stand at the end"));
+        }
+        let name = name.to_owned();
+        segments.push(if rest { Segment::Rest(name) } else { Segment::Param(name) });
+    }
+    Ok(segments)
+}
+
+fn check_name(part: &str, name: &str) -> Result<(), MatchFault> {
+    let starts = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let goes_on = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let fits = name.bytes().next().is_some_and(starts) && name.bytes().all(goes_on);
+    if fits && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    fault(format!(
+        "`{part}`: a parameter is `{{name}}` or `{{name...}}`, its name of letters, digits and `_`"
+    ))
+}
+
+fn parse_literal(part: &str) -> Result<Segment, MatchFault> {
+    if part.contains(['{', '}', '*']) {
+        return fault(format!(
+            "`{part}`: a parameter is a whole segment, `/{{name}}/`, or at the end `/{{name...}}`"
+        ));
+    }
+    let text = percent_encoding::percent_decode_str(part)
+        .decode_utf8()
+        .map_err(|_| MatchFault(format!("`{part}` does not decode to UTF-8")))?;
+    if text == "." || text == ".." {
+        return fault(format!("`{part}`: paths are matched free of dots, so this never matches"));
+    }
+    if text.contains(['/', '\\', ';']) || text.chars().any(char::is_control) {
+        return fault(format!(
+            "`{part}`: no route takes a path with an encoded slash, `\\`, `;` or a control character"
+        ));
+    }
+    Ok(Segment::Literal(text.into_owned()))
+}
+
+fn fault<T>(text: String) -> Result<T, MatchFault> {
+    Err(MatchFault(text))
+}
+
+const FORM: &str = "write \"[METHOD] [HOST]/PATH\", for example \"POST /orders/{id}\"";
+const LONGEST_METHOD: usize = 32;
+const LONGEST_HOST: usize = 253;
+const LONGEST_NAME: usize = 64;
+const MOST_SEGMENTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> RoutePattern {
+        RoutePattern::parse(text).unwrap()
+    }
+
+    fn refused(text: &str) -> String {
+        RoutePattern::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_match_has_method_host_and_path() {
+        let all = pattern("POST Shop.Example/orders/{id}/{path...}");
+        assert_eq!(all.method, Some(Method::POST));
+        assert_eq!(all.host.as_deref(), Some("shop.example"));
+        assert_eq!(
+            all.segments,
+            [
+                Segment::Literal("orders".into()),
+                Segment::Param("id".into()),
+                Segment::Rest("path".into())
+            ]
+        );
+        assert_eq!(pattern("/").segments, [Segment::Literal(String::new())]);
+        assert_eq!(pattern("[::1]/a").host.as_deref(), Some("[::1]"));
+        assert_eq!(pattern("/caf%C3%A9"), pattern("/café"));
+    }
+
+    #[test]
+    fn paths_give_their_parameters() {
+        let params = |text: &str, path: &str| {
+            let found = pattern(text).match_path(path)?;
+            Some(
+                found
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(params("/", "/"), Some(vec![]));
+        assert_eq!(params("/", "/a"), None);
+        assert_eq!(params("/a", "/a/"), None);
+        assert_eq!(params("/a/", "/a/"), Some(vec![]));
+        assert_eq!(params("/orders/{id}", "/orders/7"), Some(vec!["id=7".into()]));
+        assert_eq!(params("/orders/{id}", "/orders/"), None);
+        assert_eq!(params("/orders/{id}", "/orders/7/x"), None);
+        assert_eq!(params("/f/{p...}", "/f/a/b/"), Some(vec!["p=a/b/".into()]));
+        assert_eq!(params("/f/{p...}", "/f/"), Some(vec!["p=".into()]));
+        assert_eq!(params("/f/{p...}", "/f"), None);
+        assert_eq!(params("/{p...}", "/"), Some(vec!["p=".into()]));
+        assert_eq!(params("/a", "a"), None);
+    }
+
+    #[test]
+    fn the_most_specific_sorts_first() {
+        let mut all = [
+            "/{rest...}",
+            "/orders",
+            "GET /orders",
+            "/orders/{id}",
+            "/orders/new",
+            "/orders/{rest...}",
+            "shop.example/{rest...}",
+            "POST /orders/{id}",
+        ]
+        .map(pattern);
+        all.sort();
+        let sorted: Vec<_> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            sorted,
+            [
+                "shop.example/{rest...}",
+                "GET /orders",
+                "/orders",
+                "/orders/new",
+                "POST /orders/{id}",
+                "/orders/{id}",
+                "/orders/{rest...}",
+                "/{rest...}",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_of_parameters_make_no_other_route() {
+        assert!(pattern("GET /a/{x}").same_requests(&pattern("GET /a/{y}")));
+        assert!(!pattern("GET /a/{x}").same_requests(&pattern("GET /a/{x...}")));
+        assert!(!pattern("GET /a/{x}").same_requests(&pattern("/a/{x}")));
+        assert!(!pattern("/a/b").same_requests(&pattern("/a/c")));
+    }
+
+    #[test]
+    fn what_is_no_match_says_what_to_write() {
+        assert_eq!(refused("post /a"), "methods are in upper case: write `POST` instead of `post`");
+        assert!(refused("POST").contains("\"[METHOD] [HOST]/PATH\""));
+        assert!(refused("POST shop.example").contains("has no path"));
+        assert!(refused("PO(ST /a").contains("not a method"));
+        assert!(refused("shop.example:80/a").contains("has no port"));
+        assert!(refused("*.example/a").contains("one whole name"));
+        assert!(refused("/a/{rest...}/b").contains("only stand at the end"));
+        assert!(refused("/a/{x}/{x}").contains("twice"));
+        assert!(refused("/a/x{y}").contains("whole segment"));
+        assert!(refused("/a/{}").contains("letters, digits"));
+        assert!(refused("/a//b").contains("empty segment"));
+        assert!(refused("/a/../b").contains("free of dots"));
+        assert!(refused("/a%2Fb").contains("encoded slash"));
+        assert!(refused("/a?b=1").contains("leave out `?b=1`"));
+        for text in ["", " ", "POST  ", "GET /a b c", "/a/%FF", "é/a", "[1]/a"] {
+            refused(text);
+        }
+    }
+}
