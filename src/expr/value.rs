@@ -1,0 +1,292 @@
+//! Values while an expression runs: borrowed from the request where they can be. Equality and order as in CEL.
+
+use std::{borrow::Cow, cmp::Ordering, rc::Rc};
+
+use http::{HeaderMap, HeaderName};
+use serde_json::Value;
+
+/// One value.
+#[derive(Clone, Debug)]
+pub(super) enum Val<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    UInt(u64),
+    Double(f64),
+    Text(Cow<'a, str>),
+    /// A list or an object of JSON.
+    Json(&'a Value),
+    /// A list that the expression made.
+    List(Rc<[Val<'a>]>),
+    Fields(Fields<'a>),
+}
+
+/// A map of names to text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fields<'a> {
+    /// Names in lower case; repeated fields are joined by `", "`.
+    Headers(&'a HeaderMap),
+    Pairs(&'a [(Cow<'a, str>, Cow<'a, str>)]),
+    Params(&'a [(String, String)]),
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("there is no field `{0}`")]
+    NoField(Box<str>),
+    #[error("there is no such key or index")]
+    NoKey,
+    #[error("`{0}` does not take values of these types")]
+    Types(&'static str),
+    #[error("integer overflow")]
+    Overflow,
+    #[error("division by zero")]
+    DivisionByZero,
+    #[error("the text is not a number")]
+    NotANumber,
+    #[error("two values cannot be compared")]
+    NotComparable,
+    #[error("it does not give {0}")]
+    Result(&'static str),
+    #[error("{0}")]
+    Unreadable(&'static str),
+    #[error("the request is too large for it")]
+    TooLarge,
+    #[error("it takes too long on this request")]
+    TooLong,
+    #[error("{0}")]
+    Cel(&'static str),
+}
+
+impl<'a> Val<'a> {
+    /// A JSON value; integers beyond `i64` are unsigned, as in CEL.
+    pub(super) fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Self::Int(value),
+                (None, Some(value)) => Self::UInt(value),
+                (None, None) => Self::Double(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => Self::Text(Cow::Borrowed(text)),
+            Value::Array(_) | Value::Object(_) => Self::Json(value),
+        }
+    }
+
+    pub(super) fn text(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+
+    /// The value as JSON. NaN and the infinities have no JSON.
+    pub(super) fn to_json(&self) -> Result<Value, Fault> {
+        Ok(match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => (*value).into(),
+            Self::UInt(value) => (*value).into(),
+            Self::Double(value) => serde_json::Number::from_f64(*value)
+                .map(Value::Number)
+                .ok_or(Fault::Result("a finite number"))?,
+            Self::Text(text) => Value::String(text.clone().into_owned()),
+            Self::Json(value) => (*value).clone(),
+            Self::List(list) => {
+                Value::Array(list.iter().map(Val::to_json).collect::<Result<_, _>>()?)
+            }
+            Self::Fields(fields) => Value::Object(
+                fields
+                    .names()?
+                    .into_iter()
+                    .map(|name| Ok((name.to_owned(), fields.get(name)?.unwrap_or_default().into())))
+                    .collect::<Result<_, Fault>>()?,
+            ),
+        })
+    }
+
+    /// The value of `name` in a map; a fault if this is no map.
+    pub(super) fn field(&self, name: &str) -> Result<Option<Val<'a>>, Fault> {
+        match self {
+            Self::Json(Value::Object(object)) => Ok(object.get(name).map(Val::of)),
+            Self::Fields(fields) => Ok(fields.get(name)?.map(Val::Text)),
+            _ => Err(Fault::Types(".")),
+        }
+    }
+
+    /// Elements of a list, keys of a map.
+    pub(super) fn len(&self) -> Option<usize> {
+        match self {
+            Self::Json(Value::Array(list)) => Some(list.len()),
+            Self::Json(Value::Object(object)) => Some(object.len()),
+            Self::List(list) => Some(list.len()),
+            Self::Fields(fields) => Some(fields.len()),
+            _ => None,
+        }
+    }
+
+    /// The element at `index` of a list.
+    pub(super) fn element(&self, index: usize) -> Option<Val<'a>> {
+        match self {
+            Self::Json(Value::Array(list)) => list.get(index).map(Val::of),
+            Self::List(list) => list.get(index).cloned(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Json(Value::Array(_)))
+    }
+
+    /// The elements of a list or the keys of a map; none if it is neither.
+    pub(super) fn elements(&self) -> Result<Option<Vec<Val<'a>>>, Fault> {
+        Ok(Some(match self {
+            Self::Json(Value::Array(list)) => list.iter().map(Val::of).collect(),
+            Self::Json(Value::Object(object)) => object.keys().map(|key| Val::text(key)).collect(),
+            Self::List(list) => list.to_vec(),
+            Self::Fields(fields) => fields.names()?.into_iter().map(Val::text).collect(),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// CEL's `==`: numbers by their value, other types only with their own; never a fault but for unreadable fields.
+    pub(super) fn equals(&self, other: &Val<'_>) -> Result<bool, Fault> {
+        Ok(match (self, other) {
+            (Self::Null, Val::Null) => true,
+            (Self::Bool(one), Val::Bool(two)) => one == two,
+            (Self::Text(one), Val::Text(two)) => one == two,
+            _ if self.is_number() && other.is_number() => {
+                self.compare(other).is_ok_and(Ordering::is_eq)
+            }
+            _ if self.is_list() && other.is_list() => {
+                if self.len() != other.len() {
+                    return Ok(false);
+                }
+                for at in 0..self.len().unwrap_or(0) {
+                    let (Some(one), Some(two)) = (self.element(at), other.element(at)) else {
+                        return Ok(false);
+                    };
+                    if !one.equals(&two)? {
+                        return Ok(false);
+                    }
+                }
+                true
+            }
+            _ if self.is_map() && other.is_map() => {
+                if self.len() != other.len() {
+                    return Ok(false);
+                }
+                for key in self.elements()?.unwrap_or_default() {
+                    let Val::Text(key) = key else { return Ok(false) };
+                    match (self.field(&key)?, other.field(&key)?) {
+                        (Some(one), Some(two)) if one.equals(&two)? => {}
+                        _ => return Ok(false),
+                    }
+                }
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// CEL's `<` and its kin: numbers with numbers, text with text, bools with bools.
+    pub(super) fn compare(&self, other: &Val<'_>) -> Result<Ordering, Fault> {
+        let doubles = |one: f64, two: f64| one.partial_cmp(&two).ok_or(Fault::NotComparable);
+        match (self, other) {
+            (Self::Int(one), Val::Int(two)) => Ok(one.cmp(two)),
+            (Self::UInt(one), Val::UInt(two)) => Ok(one.cmp(two)),
+            (Self::Int(one), Val::UInt(two)) => {
+                Ok(u64::try_from(*one).map_or(Ordering::Less, |one| one.cmp(two)))
+            }
+            (Self::UInt(one), Val::Int(two)) => {
+                Ok(u64::try_from(*two).map_or(Ordering::Greater, |two| one.cmp(&two)))
+            }
+            (Self::Double(one), Val::Double(two)) => doubles(*one, *two),
+            (Self::Double(one), Val::Int(two)) => doubles(*one, *two as f64),
+            (Self::Double(one), Val::UInt(two)) => doubles(*one, *two as f64),
+            (Self::Int(one), Val::Double(two)) => doubles(*one as f64, *two),
+            (Self::UInt(one), Val::Double(two)) => doubles(*one as f64, *two),
+            (Self::Text(one), Val::Text(two)) => Ok(one.cmp(two)),
+            (Self::Bool(one), Val::Bool(two)) => Ok(one.cmp(two)),
+            _ => Err(Fault::Types("<")),
+        }
+    }
+
+    /// How much there is to go through, for the budget: values of JSON, bytes of text.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len() / 64,
+            Self::Json(value) => weight_of(value),
+            Self::List(list) => list.iter().map(|element| 1 + element.weight()).sum(),
+            Self::Fields(fields) => fields.len(),
+            _ => 0,
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::UInt(_) | Self::Double(_))
+    }
+
+    fn is_map(&self) -> bool {
+        matches!(self, Self::Fields(_) | Self::Json(Value::Object(_)))
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The value of `name`; a header that is not UTF-8 is a fault.
+    pub(super) fn get(&self, name: &str) -> Result<Option<Cow<'a, str>>, Fault> {
+        match self {
+            Self::Headers(headers) => joined(headers, name),
+            Self::Pairs(pairs) => {
+                Ok(pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+            }
+            Self::Params(params) => Ok(params
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| Cow::Borrowed(value.as_str()))),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Headers(headers) => headers.keys_len(),
+            Self::Pairs(pairs) => pairs.len(),
+            Self::Params(params) => params.len(),
+        }
+    }
+
+    pub(super) fn names(&self) -> Result<Vec<&'a str>, Fault> {
+        Ok(match self {
+            Self::Headers(headers) => headers.keys().map(HeaderName::as_str).collect(),
+            Self::Pairs(pairs) => pairs.iter().map(|(name, _)| &**name).collect(),
+            Self::Params(params) => params.iter().map(|(name, _)| name.as_str()).collect(),
+        })
+    }
+}
+
+/// The field's values joined by `", "` (RFC 9110, 5.3). A name that is not in lower case is not there.
+fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, str>>, Fault> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(None);
+    }
+    let mut values = headers.get_all(name).iter().map(|value| {
+        std::str::from_utf8(value.as_bytes())
+            .map_err(|_| Fault::Unreadable("a header is not UTF-8"))
+    });
+    let Some(first) = values.next().transpose()? else { return Ok(None) };
+    let mut all = Cow::Borrowed(first);
+    for value in values {
+        let all = all.to_mut();
+        all.push_str(", ");
+        all.push_str(value?);
+    }
+    Ok(Some(all))
+}
+
+fn weight_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / 64,
+        Value::Array(list) => 1 + list.iter().map(weight_of).sum::<usize>(),
+        Value::Object(object) => 1 + object.values().map(weight_of).sum::<usize>(),
+        _ => 1,
+    }
+}
