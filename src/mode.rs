@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    store::{Store, StoreError},
+    store::{AuditLine, Store, StoreError},
     time::UnixMillis,
 };
 
@@ -41,36 +42,142 @@ pub struct Settings {
 
 /// Handle; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Modes {
-    #[expect(dead_code, reason = "contract")]
-    settings: Arc<arc_swap::ArcSwap<Settings>>,
-    #[expect(dead_code, reason = "contract")]
-    store: Option<Store>,
+pub struct Modes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: ArcSwap<Settings>,
+    store: Store,
+    /// One change at a time: what is remembered last is what acts.
+    changing: tokio::sync::Mutex<()>,
+    changes: tokio::sync::watch::Sender<u64>,
 }
 
-/// Default and longest time of `forced`.
+/// How long `forced` lasts when nobody says.
 pub const FORCED_DEFAULT: Duration = Duration::from_secs(3600);
+/// The longest time for `forced`.
 pub const FORCED_LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// Under this name the store remembers the settings.
+const REMEMBERED: &str = "modes";
+
 impl Modes {
-    /// The mode of a route now.
-    pub fn of(&self, _route: &str) -> Mode {
-        Mode::Auto
+    /// The modes as they were set before the last stop.
+    pub async fn recall(store: Store) -> Result<Self, StoreError> {
+        let remembered = store.recall(REMEMBERED).await?;
+        let settings = remembered.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(Self(Arc::new(Inner {
+            settings: ArcSwap::from_pointee(settings),
+            store,
+            changing: tokio::sync::Mutex::default(),
+            changes: tokio::sync::watch::Sender::new(0),
+        })))
+    }
+
+    /// The mode of a route now. Costs one load while nobody has set anything.
+    pub fn of(&self, route: &str) -> Mode {
+        let settings = self.0.settings.load();
+        if settings.all.is_none() && settings.routes.is_empty() {
+            return Mode::Auto;
+        }
+        settings.at(route, UnixMillis::now())
     }
 
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
+        self.0.settings.load_full()
     }
 
-    /// Sets the mode of all routes or one; durable and audited before it acts. `forced` without an end gets the default one.
+    /// Changes whenever a mode is set.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Sets the mode of all routes or one; durable and audited before it acts. `forced` always gets an end.
     pub async fn set(
         &self,
-        _route: Option<&str>,
-        _mode: Mode,
-        _for_time: Option<Duration>,
-        _who: &str,
-        _why: &str,
+        route: Option<&str>,
+        mode: Mode,
+        for_time: Option<Duration>,
+        who: &str,
+        why: &str,
     ) -> Result<(), StoreError> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let since = UnixMillis::now();
+        let until = match mode {
+            Mode::Forced => Some(since.plus(for_time.unwrap_or(FORCED_DEFAULT).min(FORCED_LONGEST))),
+            Mode::Auto | Mode::PassThrough => for_time.map(|span| since.plus(span)),
+        };
+        let setting = Setting { mode, until, who: who.to_owned(), why: why.to_owned(), since };
+        let mut settings = Settings::clone(&self.settings());
+        settings.put(route, setting);
+        let text = serde_json::to_string(&settings).unwrap_or_default();
+        self.0.store.remember(REMEMBERED, &text).await?;
+        let what = format!("mode {}", mode.word());
+        let on = route.map_or_else(|| "all".to_owned(), |route| format!("route {route}"));
+        self.0.store.audit(AuditLine { at: since, who: who.to_owned(), what, on, why: why.to_owned() }).await?;
+        self.0.settings.store(Arc::new(settings));
+        self.0.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+}
+
+impl Mode {
+    /// As it stands in API, CLI and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Forced => "forced",
+            Self::PassThrough => "pass_through",
+        }
+    }
+}
+
+impl Settings {
+    /// The mode of a route at a time.
+    pub fn at(&self, route: &str, now: UnixMillis) -> Mode {
+        let acts = |setting: &&Setting| setting.until.is_none_or(|until| now < until);
+        let own = self.routes.get(route).filter(acts);
+        own.or_else(|| self.all.as_ref().filter(acts)).map_or(Mode::Auto, |setting| setting.mode)
+    }
+
+    /// `auto` for everything, without an end, is the absence of a setting; for one route it is an exception.
+    fn put(&mut self, route: Option<&str>, setting: Setting) {
+        match route {
+            Some(route) => {
+                self.routes.insert(route.to_owned(), setting);
+            }
+            None if setting.mode == Mode::Auto => *self = Self::default(),
+            None => self.all = Some(setting),
+        }
+        if self.all.is_none() {
+            self.routes.retain(|_, setting| setting.mode != Mode::Auto);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(mode: Mode, until: Option<i64>) -> Setting {
+        Setting { mode, until: until.map(UnixMillis), who: "ann".into(), why: "test".into(), since: UnixMillis(0) }
+    }
+
+    #[test]
+    fn a_routes_own_setting_wins_and_forced_ends_by_itself() {
+        let mut settings = Settings::default();
+        settings.put(None, setting(Mode::Forced, Some(100)));
+        settings.put(Some("checkout"), setting(Mode::PassThrough, None));
+        assert_eq!(settings.at("carts", UnixMillis(99)), Mode::Forced);
+        assert_eq!(settings.at("carts", UnixMillis(100)), Mode::Auto);
+        assert_eq!(settings.at("checkout", UnixMillis(99)), Mode::PassThrough);
+    }
+
+    #[test]
+    fn auto_for_all_takes_every_setting_back() {
+        let mut settings = Settings::default();
+        settings.put(Some("checkout"), setting(Mode::PassThrough, None));
+        settings.put(None, setting(Mode::Auto, None));
+        assert_eq!(settings, Settings::default());
     }
 }

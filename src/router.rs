@@ -1,8 +1,14 @@
 //! Which route a request takes: the most specific match on the canonical path.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use crate::{config::RouteConfig, upstream::Upstream};
+use http::{Method, Request, header};
+
+use crate::{
+    canonical::canonical_path,
+    config::{Config, RouteConfig, matching::RoutePattern},
+    upstream::Upstream,
+};
 
 /// One route, ready for use; shared by all threads.
 #[derive(Debug)]
@@ -10,7 +16,10 @@ pub struct Route {
     pub name: Arc<str>,
     /// Position among all routes: its place in counters.
     pub index: usize,
+    pub pattern: RoutePattern,
     pub upstream: Arc<Upstream>,
+    /// Position of the upstream among all.
+    pub upstream_index: usize,
     /// From the request fully sent to the head of the answer.
     pub timeout: Duration,
     pub config: RouteConfig,
@@ -21,11 +30,133 @@ pub struct Route {
 pub struct Routes {
     pub all: Vec<Arc<Route>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Position of the upstream that takes what no route matches.
+    pub default_upstream: usize,
+}
+
+/// What the router found for one request.
+#[derive(Clone, Debug)]
+pub struct Matched {
+    /// None: no route matches, the default upstream takes it.
+    pub route: Option<Arc<Route>>,
+    pub upstream_index: usize,
+    /// Path parameters, decoded.
+    pub params: Vec<(String, String)>,
+    /// Two parsers could read the path in two ways: it is passed through and never stood in for.
+    pub exact_path: bool,
+}
+
+/// A route that names what is not there: the configuration check lets none of them through.
+#[derive(Debug, thiserror::Error)]
+#[error("route `{route}`: {cause}")]
+pub struct RouteFault {
+    route: String,
+    cause: String,
 }
 
 impl Routes {
+    /// From a configuration that was checked.
+    pub fn new(config: &Config) -> Result<Self, RouteFault> {
+        let upstreams: Vec<_> = config.upstream.iter().map(|(name, of)| Upstream::new(name, of.clone())).collect();
+        let default_upstream = config.upstream.values().position(|upstream| upstream.default).unwrap_or(0);
+        let mut patterns = Vec::new();
+        for (name, route) in &config.route {
+            let fault = |cause: &dyn Display| RouteFault { route: name.clone(), cause: cause.to_string() };
+            patterns.push((RoutePattern::parse(&route.matches).map_err(|cause| fault(&cause))?, name, route));
+        }
+        patterns.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut all = Vec::new();
+        for (index, (pattern, name, route)) in patterns.into_iter().enumerate() {
+            let upstream_index = match &route.upstream {
+                None => default_upstream,
+                Some(wanted) => upstreams.iter().position(|upstream| *upstream.name == **wanted).ok_or_else(|| {
+                    RouteFault { route: name.clone(), cause: format!("there is no upstream `{wanted}`") }
+                })?,
+            };
+            let Some(upstream) = upstreams.get(upstream_index).cloned() else {
+                return Err(RouteFault { route: name.clone(), cause: "there is no upstream".to_owned() });
+            };
+            let timeout = route.timeout.unwrap_or(upstream.config.timeout);
+            let (name, config) = (name.as_str().into(), route.clone());
+            all.push(Arc::new(Route { name, index, pattern, upstream, upstream_index, timeout, config }));
+        }
+        Ok(Self { all, upstreams, default_upstream })
+    }
+
     /// The route of that name (for entries: policy comes from today's route).
     pub fn by_name(&self, name: &str) -> Option<&Arc<Route>> {
         self.all.iter().find(|route| &*route.name == name)
+    }
+
+    /// Which route takes the request.
+    pub fn find<B>(&self, request: &Request<B>) -> Matched {
+        let path = canonical_path(request.uri().path());
+        let host = request.headers().get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
+        for route in &self.all {
+            if !route.takes(request.method(), host) {
+                continue;
+            }
+            if let Some(params) = route.pattern.match_path(&path.path) {
+                let upstream_index = route.upstream_index;
+                return Matched { route: Some(Arc::clone(route)), upstream_index, params, exact_path: path.exact };
+            }
+        }
+        Matched {
+            route: None,
+            upstream_index: self.default_upstream,
+            params: Vec::new(),
+            exact_path: path.exact,
+        }
+    }
+}
+
+impl Route {
+    fn takes(&self, method: &Method, host: &[u8]) -> bool {
+        let same_host = |wanted: &String| without_port(host).eq_ignore_ascii_case(wanted.as_bytes());
+        self.pattern.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self.pattern.host.as_ref().is_none_or(same_host)
+    }
+}
+
+/// `shop.example:8080` and `[::1]:8080` without their ports.
+fn without_port(host: &[u8]) -> &[u8] {
+    match host.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if host[colon + 1..].iter().all(u8::is_ascii_digit) => &host[..colon],
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(matches: &[&str]) -> Routes {
+        let mut text = "[upstream.app]\nendpoints = [\"http://127.0.0.1:1\"]\n".to_owned();
+        for (index, wanted) in matches.iter().enumerate() {
+            text += &format!("[route.r{index}]\nmatch = \"{wanted}\"\n");
+        }
+        Routes::new(&toml::from_str(&text).unwrap()).unwrap()
+    }
+
+    fn found(routes: &Routes, method: &str, host: &str, path: &str) -> Option<String> {
+        let request = Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+        routes.find(&request).route.map(|route| route.config.matches.clone())
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        let routes = routes(&["/{rest...}", "POST /orders/{id}", "POST /orders/new", "shop.example/orders/new"]);
+        assert_eq!(found(&routes, "POST", "a", "/orders/new").unwrap(), "POST /orders/new");
+        assert_eq!(found(&routes, "POST", "a", "/orders/7").unwrap(), "POST /orders/{id}");
+        assert_eq!(found(&routes, "GET", "a", "/orders/7").unwrap(), "/{rest...}");
+        assert_eq!(found(&routes, "POST", "Shop.Example:80", "/orders/new").unwrap(), "shop.example/orders/new");
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_matched_and_marked() {
+        let routes = routes(&["POST /orders"]);
+        let request = Request::builder().method("POST").uri("/a/../orders").body(()).unwrap();
+        let matched = routes.find(&request);
+        assert!(matched.route.is_some() && !matched.exact_path);
     }
 }

@@ -185,6 +185,11 @@ impl Store {
         Err(StoreError::NotAccepting("not built".into()))
     }
 
+    /// A store that is not there: nothing is accepted, nothing known.
+    pub fn without(_why: &str) -> Self {
+        Self { inner: Arc::new(()) }
+    }
+
     /// Whether new entries are accepted, and why not.
     pub fn accepting(&self) -> tokio::sync::watch::Receiver<Accepting> {
         unimplemented!()

@@ -1,5 +1,6 @@
 //! What standin counts: per-worker counters, summed when somebody asks. No shared cache line on the request path.
 
+use std::time::Duration;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicU64, Ordering},
@@ -48,6 +49,18 @@ pub struct RouteCounters {
     pub latency_sum_us: AtomicU64,
     /// Stand-ins, and refusals to stand in, by cause; small and rare.
     pub late_answers: AtomicU64,
+}
+
+impl RouteCounters {
+    /// One request was answered so, after that time.
+    pub fn count(&self, answered: Answered, took: Duration) {
+        self.answered[answered as usize].fetch_add(1, Ordering::Relaxed);
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        self.latency[bucket].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latency_sum_us.fetch_add(micros, Ordering::Relaxed);
+    }
 }
 
 /// One worker's counters: only this worker writes them.

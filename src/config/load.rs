@@ -18,7 +18,7 @@ use super::{
     Config, UpstreamConfig, contradictions,
     document::{self, Document},
     files, keys,
-    references::{self, Secrets, Surroundings, strs},
+    references::{self, Surroundings, strs},
     schema,
 };
 
@@ -74,10 +74,8 @@ impl Config {
         {
             contradictions::find(config, &mut document, surroundings.folder);
         }
-        let secrets = Secrets::new(&document.references);
         document.into_faults()?;
-        let config = config.expect("a section that cannot be read has a fault");
-        Ok(Self { secrets, ..config })
+        Ok(config.expect("a section that cannot be read has a fault"))
     }
 
     fn place_files(&mut self, folder: &Path) {

@@ -13,20 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::body_copy::{CopyReader, WholeBody};
+pub use crate::client_body::BodyFault;
 
 /// A request body as it comes from the client. Its errors are the client's fault and say so in words.
 pub type ClientBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyFault>>>;
-
-/// Why the body of a request did not come whole: always the client's doing, never an outage.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFault {
-    #[error("the request body broke off or is not well formed: {0}")]
-    Broken(String),
-    #[error("the request body paused for too long")]
-    Idle,
-    #[error("the request body is larger than allowed")]
-    TooLarge,
-}
 
 /// How far the reading of a body from its client has come; shared with those who must know afterwards.
 #[derive(Debug, Default)]

@@ -1,0 +1,93 @@
+//! A request body as it comes from its client: with a limit, without long pauses, its faults the client's.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// Why a request body did not come whole: always the client's doing, never an outage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    #[error("the request body broke off or is not well formed: {0}")]
+    Broken(String),
+    #[error("the request body paused for too long")]
+    Idle,
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+}
+
+/// What a body may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Most bytes; `None` for no limit.
+    pub length: Option<u64>,
+    /// Longest silence.
+    pub idle: Duration,
+}
+
+/// See the module.
+pub struct ReceivedBody {
+    incoming: Incoming,
+    limits: BodyLimits,
+    length: u64,
+    /// Made only when the body is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl ReceivedBody {
+    pub fn new(incoming: Incoming, limits: BodyLimits) -> Self {
+        Self { incoming, limits, length: 0, timer: None }
+    }
+
+    /// Its announced length is above the limit: known before a byte is read.
+    pub fn is_announced_too_large(&self) -> bool {
+        self.limits.length.is_some_and(|limit| self.incoming.size_hint().lower() > limit)
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limits.idle)));
+        timer.as_mut().poll(cx).map(|()| BodyFault::Idle)
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
+        if let Some(timer) = self.timer.as_mut() {
+            timer.as_mut().reset(Instant::now() + self.limits.idle);
+        }
+        self.length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.limits.length {
+            Some(limit) if self.length > limit => Err(BodyFault::TooLarge),
+            _ => Ok(frame),
+        }
+    }
+}
+
+impl Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            return Poll::Ready(Some(Err(ready!(self.poll_idle(cx)))));
+        };
+        Poll::Ready(match frame {
+            None => None,
+            Some(Ok(frame)) => Some(self.take(frame)),
+            Some(Err(error)) => Some(Err(BodyFault::Broken(error.to_string()))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

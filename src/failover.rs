@@ -1,0 +1,212 @@
+//! Who answers: the one decision.
+//!
+//! A route without a stand-in passes through: both ways streamed, nothing kept, nothing spawned. On a stand-in route
+//! the request lives as a [`Case`](case::Case) until it is decided, whatever its client does.
+
+mod answer;
+mod case;
+mod hang_up;
+pub mod late_answer;
+mod outgoing;
+mod refusal;
+mod tunnel;
+
+use std::{
+    convert::Infallible,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use tokio::time::Instant;
+
+pub use self::{answer::Answer, refusal::Refusal};
+use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers};
+use crate::{
+    client_body::BodyFault,
+    config::Role,
+    listener::Drain,
+    mode::Modes,
+    router::{Matched, Routes},
+    stand_in::StandIn,
+    telemetry::{ANSWERED, Answered, WorkerCounters},
+    upstream::{
+        Connections, UpstreamError,
+        body_copy::Budget,
+        request_body::{Progress, RequestBody},
+    },
+};
+
+/// What all workers share to decide.
+#[derive(Debug)]
+pub struct Shared {
+    pub role: Role,
+    pub routes: Arc<Routes>,
+    pub modes: Modes,
+    pub stand_in: StandIn,
+    /// Memory for bodies that are copied aside.
+    pub budget: Budget,
+    /// Header that carries the request id.
+    pub request_id: http::HeaderName,
+}
+
+/// One worker's failover. Cheap to clone.
+#[derive(Clone)]
+pub struct Failover(Rc<Worker>);
+
+struct Worker {
+    shared: Arc<Shared>,
+    /// One for each upstream, in their order.
+    connections: Vec<Connections>,
+    counters: Arc<WorkerCounters>,
+    late: LateAnswers,
+    drain: Rc<Drain>,
+}
+
+impl Failover {
+    pub fn new(shared: Arc<Shared>, counters: Arc<WorkerCounters>, drain: Rc<Drain>) -> Self {
+        let connections: Vec<_> = shared.routes.upstreams.iter().cloned().map(Connections::new).collect();
+        let late = LateAnswers::new(Rc::clone(&drain));
+        Self(Rc::new(Worker { shared, connections, counters, late, drain }))
+    }
+
+    /// Answers one request: by the app, in its stead, or with an honest error.
+    pub async fn call<B>(self, request: Request<B>) -> Result<Response<Answer>, Infallible>
+    where
+        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+    {
+        let started = Instant::now();
+        let matched = self.0.shared.routes.find(&request);
+        let place = matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
+        let counting = self.counting(place);
+        let stands_in = matched.route.as_ref().is_some_and(|route| route.config.stand_in.is_some());
+        let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
+            self.upgrade(matched, request, stands_in).await
+        } else if stands_in {
+            let case = case::Case::open(&self, matched, request);
+            SurvivesHangUp::new(case, &self.0.late).await
+        } else {
+            self.pass_through(matched, request).await
+        };
+        counting.done(answered, started.elapsed());
+        response.extensions_mut().insert(AnsweredBy(ANSWERED[answered as usize].1));
+        Ok(response)
+    }
+
+    /// Closes connections that were idle for too long.
+    pub fn reap(&self) {
+        self.0.connections.iter().for_each(Connections::reap);
+    }
+
+    /// The app's answer, or why there is none.
+    async fn pass_through<B>(&self, matched: Matched, request: Request<B>) -> (Response<Answer>, Answered)
+    where
+        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+    {
+        if self.0.shared.role == Role::Standby {
+            return refused(Refusal::NobodyToAsk);
+        }
+        let progress = Rc::new(Progress::default());
+        let (parts, body) = request.into_parts();
+        let body = match RequestBody::pass_through(body, &progress).await {
+            Ok(body) => body,
+            Err(fault) => return refused(Refusal::Body(fault)),
+        };
+        let request = Request::from_parts(outgoing::head(parts), body);
+        let result = self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
+        match result {
+            Ok(response) => by_app(response.map(Answer::App)),
+            Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
+                refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no answer from the app");
+                refused(Refusal::NoAnswer(error))
+            }
+        }
+    }
+
+    /// Another protocol over the same connection; never stood in for, and only on routes without a stand-in.
+    async fn upgrade<B>(&self, matched: Matched, mut request: Request<B>, stands_in: bool) -> (Response<Answer>, Answered)
+    where
+        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+    {
+        if self.0.shared.role == Role::Standby {
+            return refused(Refusal::NobodyToAsk);
+        }
+        let client = hyper::upgrade::on(&mut request);
+        let (parts, _body) = request.into_parts();
+        let mut head = outgoing::head(parts);
+        if !stands_in {
+            WantsUpgrade.ask(&mut head.headers);
+        }
+        let request = Request::from_parts(head, RequestBody::Empty);
+        match self.connections(&matched).upgrade(request, self.timeout(&matched)).await {
+            Ok((response, None)) => by_app(response.map(Answer::App)),
+            Ok((response, Some(app))) => {
+                tunnel::begin(client, app, &self.0.drain);
+                by_app(response.map(Answer::App))
+            }
+            Err(error) => refused(Refusal::NoAnswer(error)),
+        }
+    }
+
+    fn connections(&self, matched: &Matched) -> &Connections {
+        &self.0.connections[matched.upstream_index]
+    }
+
+    fn timeout(&self, matched: &Matched) -> Duration {
+        match &matched.route {
+            Some(route) => route.timeout,
+            None => self.connections(matched).upstream().config.timeout,
+        }
+    }
+
+    fn counting(&self, place: usize) -> Counting {
+        self.0.counters.requests_in_flight.fetch_add(1, Ordering::Relaxed);
+        Counting { counters: Arc::clone(&self.0.counters), place, done: false }
+    }
+}
+
+/// The app's own answer.
+fn by_app(response: Response<Answer>) -> (Response<Answer>, Answered) {
+    let answered = if response.status() >= StatusCode::INTERNAL_SERVER_ERROR {
+        Answered::ByAppError
+    } else {
+        Answered::ByApp
+    };
+    (response, answered)
+}
+
+/// An honest error.
+fn refused(refusal: Refusal) -> (Response<Answer>, Answered) {
+    let answered = if refusal.is_clients_fault() { Answered::ClientFault } else { Answered::Refused };
+    (refusal.into_response(), answered)
+}
+
+/// Counts one request, also one whose client leaves before its answer.
+struct Counting {
+    counters: Arc<WorkerCounters>,
+    place: usize,
+    done: bool,
+}
+
+impl Counting {
+    fn done(mut self, answered: Answered, took: Duration) {
+        self.done = true;
+        self.counters.routes[self.place].count(answered, took);
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.counters.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.done {
+            self.counters.routes[self.place].answered[Answered::ClientGone as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The honest errors of the request path: what the client learns when nobody answers in the app's stead.
+
+use std::time::Duration;
+
+use filters::problem::{Problem, ProxyError, ProxyStatus};
+use http::{Response, StatusCode};
+
+use super::Answer;
+use crate::{client_body::BodyFault, store::Certainty, upstream::UpstreamError};
+
+/// Why the client gets an error of ours.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The app did not answer and standin does not answer for it.
+    NoAnswer(UpstreamError),
+    /// The client did not finish its request.
+    Body(BodyFault),
+    /// The client's `Idempotency-Key` cannot be used: why.
+    BadKey(&'static str),
+    /// The key was used for another request.
+    KeyReused,
+    /// The same request is still under way.
+    StillUnderWay,
+    /// The request's sequence waits for a person.
+    SequenceHeld,
+    /// The same request was accepted before, and the app said no to it since.
+    DeclinedBefore,
+    /// A standby, or an app that is set aside: nobody is there to ask.
+    NobodyToAsk,
+}
+
+impl Refusal {
+    /// Whether the client can mend it.
+    pub fn is_clients_fault(&self) -> bool {
+        match self {
+            Self::Body(_) | Self::BadKey(_) | Self::KeyReused | Self::StillUnderWay => true,
+            Self::NoAnswer(error) => matches!(error, UpstreamError::Client { .. }),
+            Self::SequenceHeld | Self::DeclinedBefore | Self::NobodyToAsk => false,
+        }
+    }
+
+    /// The answer in words. Addresses and causes stay in the log.
+    pub fn into_response(self) -> Response<Answer> {
+        match self {
+            Self::NoAnswer(error) => no_answer(&error),
+            Self::Body(fault) => body_fault(&fault),
+            Self::BadKey(why) => Problem::new(StatusCode::BAD_REQUEST, "The Idempotency-Key cannot be used")
+                .detail(why)
+                .proxy_status(ProxyError::HttpRequestError),
+            Self::KeyReused => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key was used for another request",
+            )
+            .detail("Send this request with a key of its own.")
+            .proxy_status(ProxyError::HttpRequestError),
+            Self::StillUnderWay => Problem::new(StatusCode::CONFLICT, "The same request is still under way")
+                .detail("Ask again with the same key to learn how it ended.")
+                .retry_after(SOON)
+                .proxy_status(ProxyError::HttpRequestError),
+            Self::SequenceHeld => Problem::new(StatusCode::CONFLICT, "An earlier request has to be settled first")
+                .detail("Requests of this kind are applied in order, and an earlier one waits for a person.")
+                .retry_after(LATER)
+                .proxy_status(ProxyError::HttpRequestDenied),
+            Self::DeclinedBefore => Problem::new(StatusCode::CONFLICT, "The same request was declined")
+                .detail("It was accepted while the app was away, and the app declined it since.")
+                .proxy_status(ProxyError::HttpRequestDenied),
+            Self::NobodyToAsk => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The app cannot be asked now")
+                .detail("The request was not applied. It can be sent again.")
+                .retry_after(SOON)
+                .proxy_status(ProxyError::DestinationUnavailable),
+        }
+        .into_response()
+    }
+}
+
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(60);
+
+fn no_answer(error: &UpstreamError) -> Problem {
+    let (status, title, proxy) = match error {
+        UpstreamError::Connect { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The app cannot be reached", ProxyError::ConnectionRefused)
+        }
+        UpstreamError::BreakerOpen { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The app is known to be down", ProxyError::DestinationUnavailable)
+        }
+        UpstreamError::Timeout { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "The app did not answer in time", ProxyError::HttpResponseTimeout)
+        }
+        UpstreamError::Reset { .. } => {
+            (StatusCode::BAD_GATEWAY, "The app broke the connection", ProxyError::ConnectionTerminated)
+        }
+        UpstreamError::Invalid { .. } => {
+            (StatusCode::BAD_GATEWAY, "The app's answer is not valid HTTP", ProxyError::HttpProtocolError)
+        }
+        UpstreamError::Client { .. } => {
+            (StatusCode::BAD_REQUEST, "The request did not come whole", ProxyError::HttpRequestError)
+        }
+        UpstreamError::Ourselves { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "standin cannot ask the app", ProxyError::ProxyInternalError)
+        }
+    };
+    let problem = Problem::new(status, title).proxy_status(ProxyStatus::new().error(proxy));
+    match (error, error.certainty()) {
+        (UpstreamError::Client { .. }, _) => problem,
+        (UpstreamError::BreakerOpen { retry_after }, _) => problem.detail(NOT_APPLIED).retry_after(*retry_after),
+        (_, Certainty::NotSent) => problem.detail(NOT_APPLIED).retry_after(SOON),
+        (_, Certainty::SentUnknown) => problem.detail(UNKNOWN).retry_after(SOON),
+    }
+}
+
+const NOT_APPLIED: &str = "The request was not applied. It can be sent again.";
+const UNKNOWN: &str = "It is not known whether the request was applied. Ask before sending it again.";
+
+fn body_fault(fault: &BodyFault) -> Problem {
+    match fault {
+        BodyFault::TooLarge => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed")
+        }
+        BodyFault::Idle => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "The request body paused for too long")
+        }
+        BodyFault::Broken(_) => Problem::new(StatusCode::BAD_REQUEST, "The request body is not well formed"),
+    }
+    .proxy_status(ProxyError::HttpRequestError)
+}

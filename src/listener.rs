@@ -1,0 +1,254 @@
+//! Accepts clients (HTTP/1.1, HTTP/2 with prior knowledge), bounds what they may cost, and serves a connection until
+//! it closes or drains. Knows "some service", not what it does.
+
+mod drain;
+pub mod framing;
+mod socket;
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    error::Error as StdError,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use filters::{peer::ClientAddr, request_check::FramingVerdict};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tower_service::Service;
+
+pub use self::drain::Drain;
+use self::{framing::FramingWatch, socket::Watched};
+use crate::{
+    client_body::{BodyLimits, ReceivedBody},
+    config::{Limits, ListenConfig},
+    telemetry::WorkerCounters,
+};
+
+/// What all workers share of listening.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    pub config: ListenConfig,
+    /// Open connections of all workers.
+    pub connections: Arc<AtomicUsize>,
+}
+
+/// Accepts until the drain begins, then takes what is queued already, and returns when the last connection is over.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    listening: Listening,
+    chain: S,
+    drain: Rc<Drain>,
+    counters: Arc<WorkerCounters>,
+) where
+    S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let builder = Rc::new(connection_builder(&listening.config));
+    let open = Rc::new(OpenConnections { all: Arc::clone(&listening.connections), counters });
+    loop {
+        wait_for_room(&listening, &drain).await;
+        let Some(accepted) = drain.unless_begun(listener.accept()).await else { break };
+        match accepted {
+            Ok((stream, peer)) => begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open),
+            Err(error) => after_accept_error(&error).await,
+        }
+    }
+    // Those in the kernel's queue were not refused: they are served, too.
+    while let Some(Ok((stream, peer))) = accept_now(&listener).await {
+        begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open);
+    }
+    drop(listener);
+    drain.all_over().await;
+}
+
+fn begin<S, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listening: &Listening,
+    builder: &Rc<auto::Builder<LocalExecutor>>,
+    chain: S,
+    drain: &Rc<Drain>,
+    open: &Rc<OpenConnections>,
+) where
+    S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible> + 'static,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    // A failure here only costs latency.
+    stream.set_nodelay(true).ok();
+    let limits = &listening.config.limits;
+    let verdict = FramingVerdict::default();
+    let watch = FramingWatch::new(verdict.clone());
+    let io = TokioIo::new(Watched::new(stream, watch, limits.write_idle));
+    let service = Adapter {
+        chain: RefCell::new(chain),
+        peer,
+        verdict,
+        limits: BodyLimits { length: limits.body, idle: limits.body_idle },
+    };
+    let (builder, drain, place) = (Rc::clone(builder), Rc::clone(drain), OpenConnections::enter(open));
+    spawn(async move {
+        let _place = place;
+        let here = drain.enter();
+        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+        let mut told = false;
+        let ended = poll_fn(|cx| {
+            if !told && here.poll_begun(cx) {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%peer, error, "connection ended");
+        }
+    });
+}
+
+/// hyper's view of the filter chain: each request with what is known of its connection.
+struct Adapter<S> {
+    chain: RefCell<S>,
+    peer: SocketAddr,
+    verdict: FramingVerdict,
+    limits: BodyLimits,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Adapter<S>
+where
+    S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        let mut request = request.map(|incoming| ReceivedBody::new(incoming, self.limits));
+        request.extensions_mut().insert(ClientAddr(self.peer));
+        request.extensions_mut().insert(self.verdict.clone());
+        self.chain.borrow_mut().call(request)
+    }
+}
+
+fn connection_builder(config: &ListenConfig) -> auto::Builder<LocalExecutor> {
+    let Limits { head, headers, head_timeout, .. } = config.limits;
+    let head = usize::try_from(head).unwrap_or(usize::MAX);
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // A client that half-closes has asked and waits for its answer.
+        .half_close(true)
+        .header_read_timeout(head_timeout)
+        .max_headers(headers)
+        .max_buf_size(head.max(SMALLEST_BUFFER));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(head_timeout)
+        .keep_alive_timeout(head_timeout);
+    if config.http2 { builder } else { builder.http1_only() }
+}
+
+/// hyper refuses smaller ones.
+const SMALLEST_BUFFER: usize = 8192;
+/// HTTP/2 streams of one connection at once.
+const STREAMS: u32 = 100;
+
+/// Spawns on this worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        spawn(async move {
+            future.await;
+        });
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "connection tasks belong here; the drain waits for all of them")]
+fn spawn(future: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(future);
+}
+
+/// Counts open connections, of this worker and of all.
+struct OpenConnections {
+    all: Arc<AtomicUsize>,
+    counters: Arc<WorkerCounters>,
+}
+
+struct Place(Rc<OpenConnections>);
+
+impl OpenConnections {
+    fn enter(open: &Rc<Self>) -> Place {
+        open.all.fetch_add(1, Ordering::Relaxed);
+        open.counters.connections_open.fetch_add(1, Ordering::Relaxed);
+        open.counters.connections_total.fetch_add(1, Ordering::Relaxed);
+        Place(Rc::clone(open))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.all.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Above the limit nobody is accepted: new ones wait in the kernel's queue.
+async fn wait_for_room(listening: &Listening, drain: &Drain) {
+    while listening.connections.load(Ordering::Relaxed) >= listening.config.limits.connections && !drain.has_begun() {
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
+}
+
+const ROOM_LOOK: Duration = Duration::from_millis(10);
+
+/// Out of files or memory: wait, or the loop spins. A client that left before it was accepted is nothing.
+async fn after_accept_error(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        tracing::warn!(%error, "cannot accept");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A connection that is queued already, if there is one.
+async fn accept_now(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    poll_fn(|cx| match listener.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Binds one listener per worker to the same address. Another program that listens there is found out first:
+/// `SO_REUSEPORT` alone would share its port.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let probe = socket::listening(address, false)?;
+    let address = SocketAddr::new(address.ip(), probe.local_addr()?.port());
+    drop(probe);
+    (0..workers).map(|_| socket::listening(address, true)).collect()
+}

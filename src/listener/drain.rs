@@ -1,0 +1,153 @@
+//! The end of a worker's connections: told to all of them once, awaited until the last is over.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// One worker's drain; belongs to its thread.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: Cell<bool>,
+    inside: Cell<usize>,
+    next: Cell<u64>,
+    /// Whoever wants to know of the beginning, or of the last one's leaving.
+    wakers: RefCell<HashMap<u64, Waker>>,
+}
+
+/// One connection or late exchange that the drain waits for.
+pub struct Inside(Waiting);
+
+/// A place in the list of those to be woken.
+struct Waiting {
+    drain: Rc<Drain>,
+    place: u64,
+    registered: Cell<bool>,
+}
+
+impl Drain {
+    /// Tells everybody: finish what is in flight, begin nothing.
+    pub fn begin(&self) {
+        self.begun.set(true);
+        self.wake();
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// Counts one more that the drain has to wait for.
+    pub fn enter(self: &Rc<Self>) -> Inside {
+        self.inside.set(self.inside.get() + 1);
+        Inside(self.waiting())
+    }
+
+    /// How many it would have to wait for.
+    pub fn inside(&self) -> usize {
+        self.inside.get()
+    }
+
+    /// Runs the future until the drain begins.
+    pub async fn unless_begun<F: Future>(self: &Rc<Self>, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let waiting = self.waiting();
+        poll_fn(|cx| {
+            if self.has_begun() {
+                return Poll::Ready(None);
+            }
+            waiting.register(cx);
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    /// Returns when nobody is inside any more.
+    pub async fn all_over(self: &Rc<Self>) {
+        let waiting = self.waiting();
+        poll_fn(|cx| {
+            if self.inside.get() == 0 {
+                return Poll::Ready(());
+            }
+            waiting.registered.set(false);
+            waiting.register(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn waiting(self: &Rc<Self>) -> Waiting {
+        self.next.set(self.next.get() + 1);
+        Waiting { drain: Rc::clone(self), place: self.next.get(), registered: Cell::new(false) }
+    }
+
+    fn wake(&self) {
+        self.wakers.take().into_values().for_each(Waker::wake);
+    }
+}
+
+impl Inside {
+    /// Whether the drain has begun; if not, the task is woken when it does.
+    pub fn poll_begun(&self, cx: &mut Context<'_>) -> bool {
+        self.0.register(cx);
+        self.0.drain.has_begun()
+    }
+}
+
+impl Waiting {
+    /// A task keeps its waker, so once is enough.
+    fn register(&self, cx: &mut Context<'_>) {
+        if !self.registered.replace(true) {
+            self.drain.wakers.borrow_mut().insert(self.place, cx.waker().clone());
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.registered.get() {
+            self.drain.wakers.borrow_mut().remove(&self.place);
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let drain = &self.0.drain;
+        drain.inside.set(drain.inside.get() - 1);
+        if drain.has_begun() && drain.inside.get() == 0 {
+            drain.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_over_when_the_last_has_left() {
+        let drain = Rc::new(Drain::default());
+        let (first, second) = (drain.enter(), drain.enter());
+        drain.begin();
+        let mut over = pin!(drain.all_over());
+        assert!(futures_util::poll!(over.as_mut()).is_pending());
+        drop(first);
+        assert!(futures_util::poll!(over.as_mut()).is_pending());
+        drop(second);
+        assert!(futures_util::poll!(over.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn its_beginning_ends_what_runs_until_then() {
+        let drain = Rc::new(Drain::default());
+        let mut accepting = pin!(drain.unless_begun(std::future::pending::<()>()));
+        assert!(futures_util::poll!(accepting.as_mut()).is_pending());
+        drain.begin();
+        assert!(futures_util::poll!(accepting.as_mut()).is_ready());
+        assert!(drain.wakers.borrow().is_empty());
+    }
+}

@@ -1,0 +1,245 @@
+//! Builds every part once, in order of dependency; runs them; drains them.
+
+mod control;
+mod worker;
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::AtomicUsize},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use filters::peer::Trust;
+use http::HeaderName;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, LocalOptions},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::Instant,
+};
+
+use crate::{
+    config::{Config, Ephemeral},
+    failover::Shared,
+    filter_chain::ChainConfig,
+    listener::{self, Listening},
+    mode::Modes,
+    router::{RouteFault, Routes},
+    stand_in::StandIn,
+    store::{Store, StoreError, StoreOptions},
+    telemetry::Counters,
+    upstream::body_copy::Budget,
+};
+
+/// Why a server did not start, or ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Route(#[from] RouteFault),
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A part ended unasked: a standin that accepts but never replays is lying.
+    #[error("{0} ended on its own")]
+    PartEnded(&'static str),
+}
+
+/// Test switches of `standin run`, hidden from people.
+#[derive(Clone, Default)]
+pub struct Hidden {
+    /// Called at named points of the store and of replay.
+    pub failpoint: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    /// Whether commits wait for the disk as they should.
+    pub synchronous_normal: bool,
+}
+
+/// Everything that runs.
+struct Parts {
+    store: Store,
+    stop: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    control: JoinHandle<io::Result<()>>,
+    admin: JoinHandle<io::Result<()>>,
+    drain: Duration,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains. A second signal ends it at once.
+pub fn run(config: &Config, hidden: &Hidden) -> Result<(), ServerError> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let parts = start(config, hidden).await?;
+        let asked = wait(&parts).await?;
+        drain(parts).await;
+        asked
+    })
+}
+
+async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
+    let routes = Arc::new(Routes::new(config)?);
+    let store = open_store(config, hidden)?;
+    let modes = Modes::recall(store.clone()).await?;
+    let workers = config.workers.map_or_else(cores, std::num::NonZero::get);
+    let counters = Counters::default();
+    let (stop, stopping) = watch::channel(false);
+    let (stop_admin, admin_stopping) = watch::channel(false);
+    let request_id: HeaderName = config.request_id.header.parse().map_err(io::Error::other)?;
+
+    let listen = |address| move |source| ServerError::Listen { address, source };
+    let sockets = listener::bind(config.listen.address, workers).map_err(listen(config.listen.address))?;
+    let address = sockets.first().map_or(Ok(config.listen.address), std::net::TcpListener::local_addr)?;
+    let admin_listener = TcpListener::bind(config.admin.address).await.map_err(listen(config.admin.address))?;
+    let admin_address = admin_listener.local_addr()?;
+    let health = match config.admin.health {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(listen(address))?),
+        None => None,
+    };
+
+    let shared = Arc::new(Shared {
+        role: config.role,
+        stand_in: StandIn::new(&routes, store.clone(), request_id.clone()).map_err(io::Error::other)?,
+        routes: Arc::clone(&routes),
+        modes: modes.clone(),
+        budget: Budget::new(config.listen.limits.copied_bodies),
+        request_id: request_id.clone(),
+    });
+    let listening = Listening { config: config.listen.clone(), connections: Arc::new(AtomicUsize::new(0)) };
+    let chain = ChainConfig {
+        access_log: config.log.access,
+        in_flight: Arc::new(AtomicUsize::new(0)),
+        max_in_flight: config.listen.limits.in_flight,
+        request_id: request_id.clone(),
+        trust: Trust::new(config.request_id.trust.iter().copied()),
+        instance: uuid::Uuid::now_v7().simple().to_string()[16..].into(),
+    };
+
+    let setup = control::Setup {
+        store: store.clone(),
+        routes: Arc::clone(&routes),
+        modes: modes.clone(),
+        counters: counters.clone(),
+        request_id,
+        role: config.role,
+        admin: config.admin.clone(),
+        hidden: hidden.clone(),
+    };
+    let (control, admin) =
+        control::start(setup, admin_listener, health, stopping.clone(), admin_stopping)?;
+    let mut threads = Vec::new();
+    for (number, listener) in sockets.into_iter().enumerate() {
+        threads.push(worker::start(worker::Setup {
+            number,
+            listener,
+            listening: listening.clone(),
+            chain: chain.clone(),
+            shared: Arc::clone(&shared),
+            counters: counters.worker(routes.all.len()),
+            stop: stopping.clone(),
+            drain: config.drain,
+        })?);
+    }
+    announce(address, admin_address)?;
+    Ok(Parts { store, stop, stop_admin, workers: threads, control, admin, drain: config.drain })
+}
+
+/// One line for each address: whoever started us with port 0 reads it here.
+fn announce(address: SocketAddr, admin: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {address}")?;
+    writeln!(out, "admin on {admin}")?;
+    out.flush()
+}
+
+fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {
+    let path: &Path = &config.store.path;
+    if config.route.values().all(|route| route.stand_in.is_none()) && !path.exists() {
+        return Ok(Store::without("no route has a stand-in"));
+    }
+    let options = StoreOptions {
+        path: path.to_owned(),
+        max_bytes: config.store.max_bytes,
+        retention: config.store.retention,
+        dedupe_window: config.store.dedupe_window,
+        accept_ephemeral: config.store.ephemeral == Ephemeral::AcceptLoss,
+    };
+    let _ = hidden;
+    match Store::open(options) {
+        Ok(store) => Ok(store),
+        Err(error @ (StoreError::InUse(_) | StoreError::Newer(..))) => Err(error.into()),
+        // Forwarding needs no store: the app is not taken away with it.
+        Err(error) => {
+            tracing::error!(%error, "the store cannot be used: standin forwards, but never stands in");
+            Ok(Store::without(&error.to_string()))
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Until a signal (`Ok`), or until a part ends unasked.
+async fn wait(parts: &Parts) -> Result<Result<(), ServerError>, ServerError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = async {
+        loop {
+            tokio::time::sleep(PARTS_LOOK).await;
+            if parts.workers.iter().any(JoinHandle::is_finished) {
+                return "a worker";
+            }
+            if parts.control.is_finished() {
+                return "replay";
+            }
+            if parts.admin.is_finished() {
+                return "admin";
+            }
+        }
+    };
+    Ok(tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        part = ended => Err(ServerError::PartEnded(part)),
+    })
+}
+
+const PARTS_LOOK: Duration = Duration::from_millis(250);
+
+/// No new entries, no new connections; what is in flight finishes until the deadline; admin ends last.
+async fn drain(parts: Parts) {
+    tracing::info!("draining");
+    parts.store.stop_accepting("standin is stopping");
+    parts.stop.send_replace(true);
+    let mut again = signal(SignalKind::terminate()).ok();
+    let second_signal = async {
+        match again.as_mut() {
+            Some(signal) => _ = signal.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    let over = async {
+        // The parts know the deadline themselves; a little more for what they do after it.
+        let deadline = Instant::now() + parts.drain + Duration::from_secs(2);
+        while Instant::now() < deadline
+            && !(parts.workers.iter().all(JoinHandle::is_finished) && parts.control.is_finished())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        parts.stop_admin.send_replace(true);
+        let last = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < last && !parts.admin.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = second_signal => tracing::warn!("second signal: ending at once"),
+    }
+}

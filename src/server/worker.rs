@@ -1,0 +1,71 @@
+//! One worker thread: its runtime, listener, upstream connections and counters. Workers share nothing that is written
+//! on the request path.
+
+use std::{io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+};
+
+use crate::{
+    failover::{Failover, Shared},
+    filter_chain::{ChainConfig, filter_chain},
+    listener::{self, Drain, Listening},
+    telemetry::WorkerCounters,
+};
+
+/// What a worker is made from.
+pub(super) struct Setup {
+    pub(super) number: usize,
+    pub(super) listener: std::net::TcpListener,
+    pub(super) listening: Listening,
+    pub(super) chain: ChainConfig,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<WorkerCounters>,
+    /// Turns true when the drain begins.
+    pub(super) stop: watch::Receiver<bool>,
+    /// How long connections may go on then.
+    pub(super) drain: Duration,
+}
+
+/// Time between two looks at connections that were idle for too long.
+const REAP_EVERY: Duration = Duration::from_secs(2);
+
+/// Starts the thread. It ends when its connections are over after the drain began, or at the drain's deadline.
+pub(super) fn start(setup: Setup) -> io::Result<JoinHandle<io::Result<()>>> {
+    let name = format!("worker-{}", setup.number);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(work(setup))
+    })
+}
+
+async fn work(setup: Setup) -> io::Result<()> {
+    let Setup { listener, listening, chain, shared, counters, mut stop, drain: deadline, .. } = setup;
+    let listener = TcpListener::from_std(listener)?;
+    let drain = Rc::new(Drain::default());
+    let failover = Failover::new(shared, Arc::clone(&counters), Rc::clone(&drain));
+    let chain = filter_chain(&chain, failover.clone());
+    let serving = listener::serve(listener, listening, chain, Rc::clone(&drain), counters);
+    let housekeeping = async {
+        loop {
+            tokio::time::sleep(REAP_EVERY).await;
+            failover.reap();
+        }
+    };
+    let ending = async {
+        // The sender gone means the same: stop.
+        stop.wait_for(|stop| *stop).await.ok();
+        drain.begin();
+        tokio::time::sleep(deadline).await;
+        drain.inside()
+    };
+    tokio::select! {
+        () = serving => {}
+        () = housekeeping => {}
+        cut = ending => tracing::warn!(cut, "the drain's deadline has come: connections are cut"),
+    }
+    Ok(())
+}
