@@ -52,7 +52,8 @@ impl ReceivedBody {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limits.idle)));
+        let timer =
+            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limits.idle)));
         timer.as_mut().poll(cx).map(|()| BodyFault::Idle)
     }
 
@@ -72,7 +73,10 @@ impl Body for ReceivedBody {
     type Data = Bytes;
     type Error = BodyFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             return Poll::Ready(Some(Err(ready!(self.poll_idle(cx)))));
         };

@@ -69,7 +69,8 @@ struct Worker {
 
 impl Failover {
     pub fn new(shared: Arc<Shared>, counters: Arc<WorkerCounters>, drain: Rc<Drain>) -> Self {
-        let connections: Vec<_> = shared.routes.upstreams.iter().cloned().map(Connections::new).collect();
+        let connections: Vec<_> =
+            shared.routes.upstreams.iter().cloned().map(Connections::new).collect();
         let late = LateAnswers::new(Rc::clone(&drain));
         Self(Rc::new(Worker { shared, connections, counters, late, drain }))
     }
@@ -81,7 +82,8 @@ impl Failover {
     {
         let started = Instant::now();
         let matched = self.0.shared.routes.find(&request);
-        let place = matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
+        let place =
+            matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
         let counting = self.counting(place);
         let stands_in = matched.route.as_ref().is_some_and(|route| route.config.stand_in.is_some());
         let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
@@ -103,7 +105,11 @@ impl Failover {
     }
 
     /// The app's answer, or why there is none.
-    async fn pass_through<B>(&self, matched: Matched, request: Request<B>) -> (Response<Answer>, Answered)
+    async fn pass_through<B>(
+        &self,
+        matched: Matched,
+        request: Request<B>,
+    ) -> (Response<Answer>, Answered)
     where
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
@@ -117,7 +123,8 @@ impl Failover {
             Err(fault) => return refused(Refusal::Body(fault)),
         };
         let request = Request::from_parts(outgoing::head(parts), body);
-        let result = self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
+        let result =
+            self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
         match result {
             Ok(response) => by_app(response.map(Answer::App)),
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
@@ -131,7 +138,12 @@ impl Failover {
     }
 
     /// Another protocol over the same connection; never stood in for, and only on routes without a stand-in.
-    async fn upgrade<B>(&self, matched: Matched, mut request: Request<B>, stands_in: bool) -> (Response<Answer>, Answered)
+    async fn upgrade<B>(
+        &self,
+        matched: Matched,
+        mut request: Request<B>,
+        stands_in: bool,
+    ) -> (Response<Answer>, Answered)
     where
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
@@ -184,7 +196,8 @@ fn by_app(response: Response<Answer>) -> (Response<Answer>, Answered) {
 
 /// An honest error.
 fn refused(refusal: Refusal) -> (Response<Answer>, Answered) {
-    let answered = if refusal.is_clients_fault() { Answered::ClientFault } else { Answered::Refused };
+    let answered =
+        if refusal.is_clients_fault() { Answered::ClientFault } else { Answered::Refused };
     (refusal.into_response(), answered)
 }
 
@@ -206,7 +219,8 @@ impl Drop for Counting {
     fn drop(&mut self) {
         self.counters.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.done {
-            self.counters.routes[self.place].answered[Answered::ClientGone as usize].fetch_add(1, Ordering::Relaxed);
+            self.counters.routes[self.place].answered[Answered::ClientGone as usize]
+                .fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -10,8 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use filters::{
-    access_log::AccessLogLayer, catch_panic::CatchPanicLayer, connection_headers::ConnectionHeadersLayer,
-    forwarded::ForwardedLayer, in_flight_limit::InFlightLimitLayer, peer::Trust, request_check::RequestCheckLayer,
+    access_log::AccessLogLayer, catch_panic::CatchPanicLayer,
+    connection_headers::ConnectionHeadersLayer, forwarded::ForwardedLayer,
+    in_flight_limit::InFlightLimitLayer, peer::Trust, request_check::RequestCheckLayer,
     request_id::RequestIdLayer,
 };
 use http::{HeaderName, Request, Response};
@@ -42,7 +43,8 @@ pub fn filter_chain(config: &ChainConfig, failover: Failover) -> impl RequestSer
     let chain = ForwardedLayer::new(&config.instance, config.trust.clone()).layer(chain); // adds `Via`: after the removal, too
     let chain = ConnectionHeadersLayer::new(config.request_id.clone()).layer(chain); // what belongs to one hop is neither sent nor stored
     let chain = RequestCheckLayer.layer(chain); // nothing inside meets a request that can be read in two ways
-    let chain = InFlightLimitLayer::new(config.max_in_flight, Arc::clone(&config.in_flight)).layer(chain); // before any work is done
+    let chain =
+        InFlightLimitLayer::new(config.max_in_flight, Arc::clone(&config.in_flight)).layer(chain); // before any work is done
     let chain = CatchPanicLayer.layer(chain); // a bug costs one request, not the process
     AccessLogLayer::new(config.access_log, config.request_id.clone()).layer(chain) // outside the catcher: a panic is logged as the 500 it becomes
 }
@@ -62,7 +64,9 @@ pub trait RequestService:
 
 impl<S, B> RequestService for S
 where
-    S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible, Future: 'static> + Clone + 'static,
+    S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible, Future: 'static>
+        + Clone
+        + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static,
 {
     type Body = B;

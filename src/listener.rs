@@ -69,7 +69,9 @@ pub async fn serve<S, B>(
         wait_for_room(&listening, &drain).await;
         let Some(accepted) = drain.unless_begun(listener.accept()).await else { break };
         match accepted {
-            Ok((stream, peer)) => begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open),
+            Ok((stream, peer)) => {
+                begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open)
+            }
             Err(error) => after_accept_error(&error).await,
         }
     }
@@ -107,7 +109,8 @@ fn begin<S, B>(
         verdict,
         limits: BodyLimits { length: limits.body, idle: limits.body_idle },
     };
-    let (builder, drain, place) = (Rc::clone(builder), Rc::clone(drain), OpenConnections::enter(open));
+    let (builder, drain, place) =
+        (Rc::clone(builder), Rc::clone(drain), OpenConnections::enter(open));
     spawn(async move {
         let _place = place;
         let here = drain.enter();
@@ -189,7 +192,10 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "connection tasks belong here; the drain waits for all of them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "connection tasks belong here; the drain waits for all of them"
+)]
 fn spawn(future: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(future);
 }
@@ -220,7 +226,9 @@ impl Drop for Place {
 
 /// Above the limit nobody is accepted: new ones wait in the kernel's queue.
 async fn wait_for_room(listening: &Listening, drain: &Drain) {
-    while listening.connections.load(Ordering::Relaxed) >= listening.config.limits.connections && !drain.has_begun() {
+    while listening.connections.load(Ordering::Relaxed) >= listening.config.limits.connections
+        && !drain.has_begun()
+    {
         tokio::time::sleep(ROOM_LOOK).await;
     }
 }

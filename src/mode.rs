@@ -65,7 +65,8 @@ impl Modes {
     /// The modes as they were set before the last stop.
     pub async fn recall(store: Store) -> Result<Self, StoreError> {
         let remembered = store.recall(REMEMBERED).await?;
-        let settings = remembered.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let settings =
+            remembered.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
             store,
@@ -104,7 +105,9 @@ impl Modes {
         let _one_at_a_time = self.0.changing.lock().await;
         let since = UnixMillis::now();
         let until = match mode {
-            Mode::Forced => Some(since.plus(for_time.unwrap_or(FORCED_DEFAULT).min(FORCED_LONGEST))),
+            Mode::Forced => {
+                Some(since.plus(for_time.unwrap_or(FORCED_DEFAULT).min(FORCED_LONGEST)))
+            }
             Mode::Auto | Mode::PassThrough => for_time.map(|span| since.plus(span)),
         };
         let setting = Setting { mode, until, who: who.to_owned(), why: why.to_owned(), since };
@@ -114,7 +117,10 @@ impl Modes {
         self.0.store.remember(REMEMBERED, &text).await?;
         let what = format!("mode {}", mode.word());
         let on = route.map_or_else(|| "all".to_owned(), |route| format!("route {route}"));
-        self.0.store.audit(AuditLine { at: since, who: who.to_owned(), what, on, why: why.to_owned() }).await?;
+        self.0
+            .store
+            .audit(AuditLine { at: since, who: who.to_owned(), what, on, why: why.to_owned() })
+            .await?;
         self.0.settings.store(Arc::new(settings));
         self.0.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -160,7 +166,13 @@ mod tests {
     use super::*;
 
     fn setting(mode: Mode, until: Option<i64>) -> Setting {
-        Setting { mode, until: until.map(UnixMillis), who: "ann".into(), why: "test".into(), since: UnixMillis(0) }
+        Setting {
+            mode,
+            until: until.map(UnixMillis),
+            who: "ann".into(),
+            why: "test".into(),
+            since: UnixMillis(0),
+        }
     }
 
     #[test]

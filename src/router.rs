@@ -57,28 +57,50 @@ pub struct RouteFault {
 impl Routes {
     /// From a configuration that was checked.
     pub fn new(config: &Config) -> Result<Self, RouteFault> {
-        let upstreams: Vec<_> = config.upstream.iter().map(|(name, of)| Upstream::new(name, of.clone())).collect();
-        let default_upstream = config.upstream.values().position(|upstream| upstream.default).unwrap_or(0);
+        let upstreams: Vec<_> =
+            config.upstream.iter().map(|(name, of)| Upstream::new(name, of.clone())).collect();
+        let default_upstream =
+            config.upstream.values().position(|upstream| upstream.default).unwrap_or(0);
         let mut patterns = Vec::new();
         for (name, route) in &config.route {
-            let fault = |cause: &dyn Display| RouteFault { route: name.clone(), cause: cause.to_string() };
-            patterns.push((RoutePattern::parse(&route.matches).map_err(|cause| fault(&cause))?, name, route));
+            let fault =
+                |cause: &dyn Display| RouteFault { route: name.clone(), cause: cause.to_string() };
+            patterns.push((
+                RoutePattern::parse(&route.matches).map_err(|cause| fault(&cause))?,
+                name,
+                route,
+            ));
         }
         patterns.sort_by(|a, b| a.0.cmp(&b.0));
         let mut all = Vec::new();
         for (index, (pattern, name, route)) in patterns.into_iter().enumerate() {
             let upstream_index = match &route.upstream {
                 None => default_upstream,
-                Some(wanted) => upstreams.iter().position(|upstream| *upstream.name == **wanted).ok_or_else(|| {
-                    RouteFault { route: name.clone(), cause: format!("there is no upstream `{wanted}`") }
-                })?,
+                Some(wanted) => upstreams
+                    .iter()
+                    .position(|upstream| *upstream.name == **wanted)
+                    .ok_or_else(|| RouteFault {
+                        route: name.clone(),
+                        cause: format!("there is no upstream `{wanted}`"),
+                    })?,
             };
             let Some(upstream) = upstreams.get(upstream_index).cloned() else {
-                return Err(RouteFault { route: name.clone(), cause: "there is no upstream".to_owned() });
+                return Err(RouteFault {
+                    route: name.clone(),
+                    cause: "there is no upstream".to_owned(),
+                });
             };
             let timeout = route.timeout.unwrap_or(upstream.config.timeout);
             let (name, config) = (name.as_str().into(), route.clone());
-            all.push(Arc::new(Route { name, index, pattern, upstream, upstream_index, timeout, config }));
+            all.push(Arc::new(Route {
+                name,
+                index,
+                pattern,
+                upstream,
+                upstream_index,
+                timeout,
+                config,
+            }));
         }
         Ok(Self { all, upstreams, default_upstream })
     }
@@ -98,7 +120,12 @@ impl Routes {
             }
             if let Some(params) = route.pattern.match_path(&path.path) {
                 let upstream_index = route.upstream_index;
-                return Matched { route: Some(Arc::clone(route)), upstream_index, params, exact_path: path.exact };
+                return Matched {
+                    route: Some(Arc::clone(route)),
+                    upstream_index,
+                    params,
+                    exact_path: path.exact,
+                };
             }
         }
         Matched {
@@ -112,7 +139,8 @@ impl Routes {
 
 impl Route {
     fn takes(&self, method: &Method, host: &[u8]) -> bool {
-        let same_host = |wanted: &String| without_port(host).eq_ignore_ascii_case(wanted.as_bytes());
+        let same_host =
+            |wanted: &String| without_port(host).eq_ignore_ascii_case(wanted.as_bytes());
         self.pattern.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.pattern.host.as_ref().is_none_or(same_host)
     }
@@ -139,17 +167,26 @@ mod tests {
     }
 
     fn found(routes: &Routes, method: &str, host: &str, path: &str) -> Option<String> {
-        let request = Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+        let request =
+            Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
         routes.find(&request).route.map(|route| route.config.matches.clone())
     }
 
     #[test]
     fn the_most_specific_route_wins() {
-        let routes = routes(&["/{rest...}", "POST /orders/{id}", "POST /orders/new", "shop.example/orders/new"]);
+        let routes = routes(&[
+            "/{rest...}",
+            "POST /orders/{id}",
+            "POST /orders/new",
+            "shop.example/orders/new",
+        ]);
         assert_eq!(found(&routes, "POST", "a", "/orders/new").unwrap(), "POST /orders/new");
         assert_eq!(found(&routes, "POST", "a", "/orders/7").unwrap(), "POST /orders/{id}");
         assert_eq!(found(&routes, "GET", "a", "/orders/7").unwrap(), "/{rest...}");
-        assert_eq!(found(&routes, "POST", "Shop.Example:80", "/orders/new").unwrap(), "shop.example/orders/new");
+        assert_eq!(
+            found(&routes, "POST", "Shop.Example:80", "/orders/new").unwrap(),
+            "shop.example/orders/new"
+        );
     }
 
     #[test]

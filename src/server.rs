@@ -93,9 +93,12 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
     let request_id: HeaderName = config.request_id.header.parse().map_err(io::Error::other)?;
 
     let listen = |address| move |source| ServerError::Listen { address, source };
-    let sockets = listener::bind(config.listen.address, workers).map_err(listen(config.listen.address))?;
-    let address = sockets.first().map_or(Ok(config.listen.address), std::net::TcpListener::local_addr)?;
-    let admin_listener = TcpListener::bind(config.admin.address).await.map_err(listen(config.admin.address))?;
+    let sockets =
+        listener::bind(config.listen.address, workers).map_err(listen(config.listen.address))?;
+    let address =
+        sockets.first().map_or(Ok(config.listen.address), std::net::TcpListener::local_addr)?;
+    let admin_listener =
+        TcpListener::bind(config.admin.address).await.map_err(listen(config.admin.address))?;
     let admin_address = admin_listener.local_addr()?;
     let health = match config.admin.health {
         Some(address) => Some(TcpListener::bind(address).await.map_err(listen(address))?),
@@ -104,13 +107,15 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
 
     let shared = Arc::new(Shared {
         role: config.role,
-        stand_in: StandIn::new(&routes, store.clone(), request_id.clone()).map_err(io::Error::other)?,
+        stand_in: StandIn::new(&routes, store.clone(), request_id.clone())
+            .map_err(io::Error::other)?,
         routes: Arc::clone(&routes),
         modes: modes.clone(),
         budget: Budget::new(config.listen.limits.copied_bodies),
         request_id: request_id.clone(),
     });
-    let listening = Listening { config: config.listen.clone(), connections: Arc::new(AtomicUsize::new(0)) };
+    let listening =
+        Listening { config: config.listen.clone(), connections: Arc::new(AtomicUsize::new(0)) };
     let chain = ChainConfig {
         access_log: config.log.access,
         in_flight: Arc::new(AtomicUsize::new(0)),

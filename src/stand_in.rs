@@ -2,10 +2,15 @@
 
 pub mod body;
 
-use std::sync::Arc;
 use crate::{router::Routes, store::Store};
+use std::sync::Arc;
 #[derive(Clone, Debug)]
-pub struct StandIn { #[expect(dead_code, reason="tmp")] store: Store }
+pub struct StandIn {
+    #[expect(dead_code, reason = "tmp")]
+    store: Store,
+}
 impl StandIn {
-    pub fn new(_routes: &Arc<Routes>, store: Store, _id: http::HeaderName) -> Result<Self, String> { Ok(Self { store }) }
+    pub fn new(_routes: &Arc<Routes>, store: Store, _id: http::HeaderName) -> Result<Self, String> {
+        Ok(Self { store })
+    }
 }

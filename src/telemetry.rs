@@ -1,10 +1,10 @@
 //! What standin counts: per-worker counters, summed when somebody asks. No shared cache line on the request path.
 
-use std::time::Duration;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 /// How a request ended, from the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -95,10 +95,12 @@ fn failpoint(wanted: &str) -> Arc<dyn Fn(&str) + Send + Sync> {
     let (name, times) = (name.to_owned(), times.parse::<u64>().unwrap_or(1));
     let reached = std::sync::atomic::AtomicU64::new(0);
     Arc::new(move |point| {
-        if point == name && reached.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == times {
+        if point == name && reached.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == times
+        {
             eprintln!("failpoint {point} reached");
             // Cannot fail for one's own process; if it did, the test would see the process live on.
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .ok();
         }
     })
 }

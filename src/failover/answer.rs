@@ -29,7 +29,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = AnswerFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match &mut *self {
             Self::App(body) => Pin::new(body).poll_frame(cx),
             Self::Ours(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),

@@ -88,13 +88,18 @@ pub(super) fn kept(answer: &WholeAnswer) -> KeptAnswer {
         headers: answer
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), bytes::Bytes::copy_from_slice(value.as_bytes())))
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), bytes::Bytes::copy_from_slice(value.as_bytes()))
+            })
             .collect(),
         body: answer.body.clone(),
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "exchanges that outlive their client belong here; the drain awaits them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "exchanges that outlive their client belong here; the drain awaits them"
+)]
 fn spawn(future: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     tokio::task::spawn_local(future)
 }

@@ -13,7 +13,8 @@ pub(super) fn head(mut parts: Parts) -> Parts {
         {
             parts.headers.insert(header::HOST, host);
         }
-        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let target =
+            parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(target);
     }
     parts.headers.remove(header::EXPECT);

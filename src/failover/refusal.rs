@@ -78,39 +78,56 @@ const LATER: Duration = Duration::from_secs(60);
 
 fn no_answer(error: &UpstreamError) -> Problem {
     let (status, title, proxy) = match error {
-        UpstreamError::Connect { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The app cannot be reached", ProxyError::ConnectionRefused)
-        }
-        UpstreamError::BreakerOpen { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The app is known to be down", ProxyError::DestinationUnavailable)
-        }
-        UpstreamError::Timeout { .. } => {
-            (StatusCode::GATEWAY_TIMEOUT, "The app did not answer in time", ProxyError::HttpResponseTimeout)
-        }
-        UpstreamError::Reset { .. } => {
-            (StatusCode::BAD_GATEWAY, "The app broke the connection", ProxyError::ConnectionTerminated)
-        }
-        UpstreamError::Invalid { .. } => {
-            (StatusCode::BAD_GATEWAY, "The app's answer is not valid HTTP", ProxyError::HttpProtocolError)
-        }
-        UpstreamError::Client { .. } => {
-            (StatusCode::BAD_REQUEST, "The request did not come whole", ProxyError::HttpRequestError)
-        }
-        UpstreamError::Ourselves { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "standin cannot ask the app", ProxyError::ProxyInternalError)
-        }
+        UpstreamError::Connect { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The app cannot be reached",
+            ProxyError::ConnectionRefused,
+        ),
+        UpstreamError::BreakerOpen { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The app is known to be down",
+            ProxyError::DestinationUnavailable,
+        ),
+        UpstreamError::Timeout { .. } => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The app did not answer in time",
+            ProxyError::HttpResponseTimeout,
+        ),
+        UpstreamError::Reset { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "The app broke the connection",
+            ProxyError::ConnectionTerminated,
+        ),
+        UpstreamError::Invalid { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "The app's answer is not valid HTTP",
+            ProxyError::HttpProtocolError,
+        ),
+        UpstreamError::Client { .. } => (
+            StatusCode::BAD_REQUEST,
+            "The request did not come whole",
+            ProxyError::HttpRequestError,
+        ),
+        UpstreamError::Ourselves { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "standin cannot ask the app",
+            ProxyError::ProxyInternalError,
+        ),
     };
     let problem = Problem::new(status, title).proxy_status(ProxyStatus::new().error(proxy));
     match (error, error.certainty()) {
         (UpstreamError::Client { .. }, _) => problem,
-        (UpstreamError::BreakerOpen { retry_after }, _) => problem.detail(NOT_APPLIED).retry_after(*retry_after),
+        (UpstreamError::BreakerOpen { retry_after }, _) => {
+            problem.detail(NOT_APPLIED).retry_after(*retry_after)
+        }
         (_, Certainty::NotSent) => problem.detail(NOT_APPLIED).retry_after(SOON),
         (_, Certainty::SentUnknown) => problem.detail(UNKNOWN).retry_after(SOON),
     }
 }
 
 const NOT_APPLIED: &str = "The request was not applied. It can be sent again.";
-const UNKNOWN: &str = "It is not known whether the request was applied. Ask before sending it again.";
+const UNKNOWN: &str =
+    "It is not known whether the request was applied. Ask before sending it again.";
 
 fn body_fault(fault: &BodyFault) -> Problem {
     match fault {
@@ -120,7 +137,9 @@ fn body_fault(fault: &BodyFault) -> Problem {
         BodyFault::Idle => {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "The request body paused for too long")
         }
-        BodyFault::Broken(_) => Problem::new(StatusCode::BAD_REQUEST, "The request body is not well formed"),
+        BodyFault::Broken(_) => {
+            Problem::new(StatusCode::BAD_REQUEST, "The request body is not well formed")
+        }
     }
     .proxy_status(ProxyError::HttpRequestError)
 }

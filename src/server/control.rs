@@ -52,7 +52,8 @@ pub(super) fn start(
     });
     let routes = Arc::clone(&setup.routes);
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(control(routes, replayer, stop));
         Ok(())
     })?;
@@ -68,7 +69,10 @@ pub(super) fn start(
 /// Replay, and a watch over each upstream; until the drain.
 async fn control(routes: Arc<Routes>, replayer: Replayer, stop: watch::Receiver<bool>) {
     let watches = futures_util::future::join_all(
-        routes.upstreams.iter().map(|upstream| health::watch(Connections::new(Arc::clone(upstream)))),
+        routes
+            .upstreams
+            .iter()
+            .map(|upstream| health::watch(Connections::new(Arc::clone(upstream)))),
     );
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}

@@ -37,13 +37,15 @@ const REAP_EVERY: Duration = Duration::from_secs(2);
 pub(super) fn start(setup: Setup) -> io::Result<JoinHandle<io::Result<()>>> {
     let name = format!("worker-{}", setup.number);
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(work(setup))
     })
 }
 
 async fn work(setup: Setup) -> io::Result<()> {
-    let Setup { listener, listening, chain, shared, counters, mut stop, drain: deadline, .. } = setup;
+    let Setup { listener, listening, chain, shared, counters, mut stop, drain: deadline, .. } =
+        setup;
     let listener = TcpListener::from_std(listener)?;
     let drain = Rc::new(Drain::default());
     let failover = Failover::new(shared, Arc::clone(&counters), Rc::clone(&drain));
