@@ -1,0 +1,347 @@
+//! One entry on its way: claim, checks, intent on disk, send, outcome on disk.
+//!
+//! Sends what was stored; filters do not run twice. A send that begins is finished here whatever becomes of its run;
+//! a delivery that is dropped leaves the entry `sending`, which counts as `sent_unknown` at the next start.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::HeaderMap;
+
+use super::{
+    Parts,
+    backoff::Chance,
+    classes::{Judged, classify},
+    order::Order,
+    pace::Felt,
+    request::{Marks, request},
+    verdict::{Ending, Policy, after_answer, after_error},
+};
+use crate::{
+    expr::{Facts, ResponseFacts},
+    router::Route,
+    store::{Certainty, Entry, HeldReason, Lease, Outcome, Receipt, Sending, StoreError, Verdict},
+    time::UnixMillis,
+    upstream::{Connections, UpstreamError, WholeAnswer},
+};
+
+/// Delivers entries, several at once, on one thread.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    parts: Parts,
+    order: Order,
+    chance: RefCell<Chance>,
+}
+
+/// What became of one delivery.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// None if the entry could not even be read.
+    pub receipt: Option<Receipt>,
+    pub came_to: CameTo,
+    pub felt: Felt,
+    /// The upstream gets nothing for so long, and who says so.
+    pub pause: Option<Duration>,
+}
+
+/// See [`Done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CameTo {
+    /// Given back, or somebody else had it.
+    Unsent,
+    /// Held without being sent.
+    HeldUnsent,
+    /// The store could not write or read.
+    StoreTrouble,
+    /// Sent and closed.
+    Closed(Outcome),
+    /// Sent and held.
+    Held,
+    /// Sent, and another time again.
+    Again,
+    /// Sent; somebody else decided over the entry meanwhile.
+    Moved,
+}
+
+impl Delivery {
+    pub(super) fn new(parts: Parts, seed: u64) -> Self {
+        let chance = RefCell::new(Chance::seeded(seed));
+        Self { parts, order: Order::default(), chance }
+    }
+
+    /// One claimed entry. Nothing is sent any more once `go` is false.
+    pub(super) async fn deliver(
+        &self,
+        lease: Lease,
+        connections: Connections,
+        go: Arc<AtomicBool>,
+    ) -> Done {
+        let store = &self.parts.store;
+        let entry = match store.load(lease.seq).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::warn!(entry = lease.seq.0, %error, "an entry cannot be read");
+                store.give_back(lease);
+                return Done::unsent(None, CameTo::StoreTrouble);
+            }
+        };
+        let done = |came_to| Done::unsent(Some(entry.receipt), came_to);
+        let Some(_turn) = self.order.turn(entry.sequence) else {
+            store.give_back(lease);
+            return done(CameTo::Unsent);
+        };
+        let (route, policy) = match self.sendable(&entry, UnixMillis::now()) {
+            Ok(known) => known,
+            Err((reason, why)) => return done(self.hold(lease, reason, &why).await),
+        };
+        if !go.load(Ordering::Relaxed) {
+            store.give_back(lease);
+            return done(CameTo::Unsent);
+        }
+        let sending = match store.sending(lease).await {
+            Ok(sending) => sending,
+            Err(StoreError::Moved(_)) => return done(CameTo::Unsent),
+            Err(error) => {
+                tracing::warn!(%error, "no intent on disk, so nothing is sent");
+                return done(CameTo::StoreTrouble);
+            }
+        };
+        let ending = self.send(&entry, &route, &policy, &sending, &connections, &go).await;
+        let Ending { verdict, felt, pause } = ending;
+        let came_to = self.record(&sending, verdict).await;
+        Done { receipt: Some(entry.receipt), came_to, felt, pause }
+    }
+
+    /// Whether the entry may be sent, under which policy; or why a person must decide.
+    fn sendable(
+        &self,
+        entry: &Entry,
+        now: UnixMillis,
+    ) -> Result<(Arc<Route>, Policy), (HeldReason, String)> {
+        let route = self.parts.routes.by_name(&entry.route);
+        let policy = route.map(|route| policy(entry, route));
+        let (Some(route), Some(policy)) = (route, policy) else {
+            return Err((HeldReason::RouteGone, format!("there is no route `{}`", entry.route)));
+        };
+        may_be_sent(entry, &policy, now)?;
+        let attempt = entry.attempts.saturating_add(1);
+        match request(entry, attempt, &self.marks(route)) {
+            Ok(_) => Ok((Arc::clone(route), policy)),
+            Err(unsendable) => Err((HeldReason::Unclear, unsendable.to_string())),
+        }
+    }
+
+    fn marks<'a>(&'a self, route: &'a Route) -> Marks<'a> {
+        Marks {
+            request_id: &self.parts.request_id_header,
+            set_headers: &route.config.replay.set_headers,
+            signing_key: self.parts.signing_key.as_ref(),
+        }
+    }
+
+    async fn send(
+        &self,
+        entry: &Entry,
+        route: &Route,
+        policy: &Policy,
+        sending: &Sending,
+        connections: &Connections,
+        go: &AtomicBool,
+    ) -> Ending {
+        let now = UnixMillis::now();
+        if !go.load(Ordering::Relaxed) {
+            return unsent(now, "the run was stopped before the first byte left");
+        }
+        if now >= entry.expires_at {
+            let why = format!("expired at {}, before the first byte left", entry.expires_at);
+            let reason = HeldReason::Expired;
+            let certainty = Certainty::NotSent;
+            let verdict = Verdict::Hold { reason, certainty, why, answer: None };
+            return Ending { verdict, felt: Felt::Neutral, pause: None };
+        }
+        let request = match request(entry, sending.attempt, &self.marks(route)) {
+            Ok(request) => request,
+            Err(unsendable) => return unsent(now, &unsendable.to_string()),
+        };
+        let limit = longest_exchange(route, connections);
+        let exchange = connections.exchange_whole(request, route.timeout, ANSWER_LIMIT);
+        let result = tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+            let endpoint = connections.upstream().name.to_string();
+            Err(UpstreamError::Timeout { endpoint, limit })
+        });
+        let now = UnixMillis::now();
+        match result {
+            Ok(answer) => {
+                let judged = judge(entry, route, &answer, now);
+                let chance = &mut self.chance.borrow_mut();
+                after_answer(policy, judged, &answer, sending.attempt, now, chance)
+            }
+            Err(error) => {
+                tracing::info!(receipt = ?entry.receipt, %error, "a replay got no answer");
+                after_error(policy, &error, sending.attempt, now, &mut self.chance.borrow_mut())
+            }
+        }
+    }
+
+    async fn hold(&self, lease: Lease, reason: HeldReason, why: &str) -> CameTo {
+        match self.parts.store.hold_leased(lease, reason, why).await {
+            Ok(()) => CameTo::HeldUnsent,
+            Err(StoreError::Moved(_)) => CameTo::Unsent,
+            Err(error) => {
+                tracing::warn!(%error, ?reason, "an entry could not be held");
+                CameTo::StoreTrouble
+            }
+        }
+    }
+
+    /// Writes the outcome; tries on until the store takes it. The entry stays `sending` so long, so nobody else sends it.
+    async fn record(&self, sending: &Sending, verdict: Verdict) -> CameTo {
+        let store = &self.parts.store;
+        let mut wait = FIRST_WAIT;
+        loop {
+            match store.finish(sending, verdict.clone()).await {
+                Ok(()) => return came_to(&verdict),
+                Err(StoreError::Moved(state)) => {
+                    let (said, answer) = said(verdict);
+                    let why =
+                        format!("attempt {}, when {state:?} already: {said}", sending.attempt);
+                    if let Err(error) = store.note(sending.seq, "replay", &why, answer).await {
+                        tracing::warn!(%error, why, "a line of history is lost");
+                    }
+                    return CameTo::Moved;
+                }
+                Err(error) => {
+                    tracing::warn!(entry = sending.seq.0, %error, "an outcome is not on disk yet");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+            }
+        }
+    }
+}
+
+impl Done {
+    fn unsent(receipt: Option<Receipt>, came_to: CameTo) -> Self {
+        Self { receipt, came_to, felt: Felt::Neutral, pause: None }
+    }
+}
+
+/// Identity, expiry and upstream come from the entry; policy from today's route of that name.
+fn policy(entry: &Entry, route: &Route) -> Policy {
+    let replay = &route.config.replay;
+    let dedupes = route.config.app_dedupes.as_ref();
+    Policy {
+        protected_until: dedupes.map(|dedupes| entry.received_at.plus(dedupes.remembers)),
+        max_attempts: replay.max_attempts.get(),
+        min_backoff: replay.min_backoff,
+        max_backoff: replay.max_backoff,
+        late_window: route.upstream.config.late_window,
+    }
+}
+
+/// What must hold before an entry is sent.
+fn may_be_sent(
+    entry: &Entry,
+    policy: &Policy,
+    now: UnixMillis,
+) -> Result<(), (HeldReason, String)> {
+    if !entry.intact {
+        let why = "its bytes are not those that were stored: the checksum does not fit";
+        return Err((HeldReason::Damaged, why.to_owned()));
+    }
+    if now >= entry.expires_at {
+        return Err((HeldReason::Expired, format!("expired at {}", entry.expires_at)));
+    }
+    if entry.attempts >= policy.max_attempts {
+        return Err((HeldReason::Attempts, format!("{} attempts were made", entry.attempts)));
+    }
+    if entry.certainty == Certainty::SentUnknown && !policy.protects(now) {
+        let why = match policy.protected_until {
+            Some(until) => format!(
+                "it may have been applied, and the app notices duplicates only until {until}"
+            ),
+            None => "it may have been applied, and the app would not notice a duplicate".to_owned(),
+        };
+        return Err((HeldReason::Unclear, why));
+    }
+    Ok(())
+}
+
+/// The class of the app's answer by the route's rules.
+fn judge(entry: &Entry, route: &Route, answer: &WholeAnswer, now: UnixMillis) -> Judged {
+    let parsed = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or(serde_json::Value::Null);
+    let said = if answer.truncated { serde_json::Value::Null } else { parsed(&answer.body) };
+    let (path, query) = entry.request.target.split_once('?').unwrap_or((&entry.request.target, ""));
+    let headers: HeaderMap = entry
+        .request
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.parse().ok()?, value.as_ref().try_into().ok()?)))
+        .collect();
+    let body = parsed(&entry.request.body);
+    let response =
+        ResponseFacts { status: answer.status.as_u16(), headers: &answer.headers, body: &said };
+    let facts = Facts {
+        method: &entry.request.method,
+        path,
+        query,
+        headers: &headers,
+        params: &[],
+        id: &entry.request_id,
+        principal: &entry.identity.principal,
+        client_ip: entry.request.client_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        body: &body,
+        reason: "",
+        now,
+        response: Some(response),
+    };
+    classify(&route.config.replay, answer.status, |rule| rule.to_bool(&facts))
+}
+
+/// From the first connection tried to the last byte of the answer.
+fn longest_exchange(route: &Route, connections: &Connections) -> Duration {
+    let config = &connections.upstream().config;
+    let endpoints = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX);
+    let connecting = config.connect_timeout.saturating_mul(endpoints);
+    connecting.saturating_add(route.timeout).saturating_add(config.body_idle)
+}
+
+fn unsent(now: UnixMillis, why: &str) -> Ending {
+    let verdict = Verdict::Again {
+        not_before: now,
+        certainty: Certainty::NotSent,
+        counts: false,
+        why: why.to_owned(),
+        answer: None,
+    };
+    Ending { verdict, felt: Felt::Neutral, pause: None }
+}
+
+fn came_to(verdict: &Verdict) -> CameTo {
+    match verdict {
+        Verdict::Close { outcome, .. } => CameTo::Closed(*outcome),
+        Verdict::Hold { .. } => CameTo::Held,
+        Verdict::Again { .. } => CameTo::Again,
+    }
+}
+
+fn said(verdict: Verdict) -> (String, Option<crate::store::KeptAnswer>) {
+    match verdict {
+        Verdict::Close { why, answer, .. }
+        | Verdict::Hold { why, answer, .. }
+        | Verdict::Again { why, answer, .. } => (why, answer),
+    }
+}
+
+/// Most bytes of an answer's body that rules look at.
+const ANSWER_LIMIT: usize = 256 << 10;
+/// Waits between two tries to write an outcome.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,215 @@
+//! One upstream as replay sees it: its condition, its pace, its pauses, and how its live requests fare.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    backoff::{Chance, backoff},
+    live::{Live, LiveWatch, Sample},
+    pace::{Felt, Pace, Ticket},
+};
+use crate::{
+    router::Route,
+    telemetry::{ANSWERED, Answered, Counters},
+    upstream::{Condition, Connections, Upstream},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub upstream: Arc<Upstream>,
+    pub connections: Connections,
+    pub routes: Vec<LaneRoute>,
+    condition: watch::Receiver<Condition>,
+    seen: Condition,
+    pace: Pace,
+    /// Times in a row that the pace was cut.
+    failures: u32,
+    pause: Option<Pause>,
+    /// While the breaker is open: when a canary may find out by itself whether it still must be.
+    trial_at: Option<Instant>,
+    live: LiveWatch,
+    replayed: bool,
+}
+
+/// A route as far as this upstream is concerned.
+#[derive(Debug)]
+pub(super) struct LaneRoute {
+    pub route: Arc<Route>,
+    pub in_flight: u32,
+    /// A person stopped a run of it: nothing starts by itself until the app was down and is back.
+    pub stopped: bool,
+}
+
+/// Nothing may be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub why: String,
+    /// When to look again, if nothing happens before.
+    pub until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    why: &'static str,
+    /// The app asked for it; an app that is back does not end it.
+    asked: bool,
+}
+
+impl Lane {
+    /// `routes` are all routes: entries stay with the upstream they were received for, wherever their route leads today.
+    pub(super) fn new(upstream: Arc<Upstream>, routes: &[Arc<Route>], most: u32) -> Self {
+        let leading_here = routes.iter().filter(|route| route.upstream.name == upstream.name);
+        let ceiling: u32 =
+            leading_here.map(|route| route.config.replay.pace.get()).fold(0, u32::saturating_add);
+        let condition = upstream.condition();
+        let seen = condition.borrow().clone();
+        let in_lane = |route| LaneRoute { route, in_flight: 0, stopped: false };
+        Self {
+            connections: Connections::new(Arc::clone(&upstream)),
+            routes: routes.iter().map(Arc::clone).map(in_lane).collect(),
+            seen,
+            condition,
+            upstream,
+            pace: Pace::new(ceiling.min(most)),
+            failures: 0,
+            pause: None,
+            trial_at: None,
+            live: LiveWatch::default(),
+            replayed: false,
+        }
+    }
+
+    /// Ready when the condition changes.
+    pub(super) async fn changed(&mut self) {
+        if self.condition.changed().await.is_err() {
+            std::future::pending().await // the upstream is gone with its process
+        }
+    }
+
+    /// Takes note of the condition.
+    pub(super) fn look(&mut self, now: Instant) {
+        let seen = self.condition.borrow_and_update().clone();
+        let was_down = matches!(self.seen, Condition::Down { .. } | Condition::Probing { .. });
+        match &seen {
+            Condition::Down { .. } => {
+                if !matches!(self.seen, Condition::Down { .. }) {
+                    self.pace.restart();
+                    self.trial_at = Some(now + self.upstream.config.breaker.max_open);
+                }
+            }
+            Condition::Up if was_down => {
+                self.failures = 0;
+                self.pause = self.pause.take().filter(|pause| pause.asked);
+                self.routes.iter_mut().for_each(|route| route.stopped = false);
+            }
+            Condition::Up | Condition::Unknown | Condition::Probing { .. } => {}
+        }
+        self.seen = seen;
+    }
+
+    /// How many more sends may begin now, or why none may.
+    pub(super) fn gate(&self, now: Instant) -> Result<u32, Closed> {
+        if let Some(pause) = self.pause.as_ref().filter(|pause| now < pause.until) {
+            let (why, until) = (pause.why.to_owned(), Some(pause.until));
+            return Err(Closed { why, until });
+        }
+        let one = 1_u32.saturating_sub(self.pace.in_flight());
+        match &self.seen {
+            Condition::Up => Ok(self.pace.room()),
+            Condition::Unknown | Condition::Probing { .. } => Ok(one.min(self.pace.room())),
+            Condition::Down { .. } if self.trial_at.is_some_and(|at| now >= at) => {
+                Ok(one.min(self.pace.room()))
+            }
+            Condition::Down { cause, .. } => {
+                let why = format!("{} is down: {cause}", self.upstream.name);
+                Err(Closed { why, until: self.trial_at })
+            }
+        }
+    }
+
+    pub(super) fn allowed(&self, now: Instant) -> u32 {
+        match (&self.seen, self.gate(now)) {
+            (_, Err(_)) => 0,
+            (Condition::Up, Ok(_)) => self.pace.allowed(),
+            (_, Ok(_)) => 1,
+        }
+    }
+
+    pub(super) fn begin(&mut self, route: usize, now: Instant) -> Ticket {
+        self.routes[route].in_flight += 1;
+        self.replayed = true;
+        if matches!(self.seen, Condition::Down { .. }) {
+            self.trial_at = Some(now + self.upstream.config.breaker.max_open);
+        }
+        self.pace.begin()
+    }
+
+    pub(super) fn end(
+        &mut self,
+        route: usize,
+        ticket: Ticket,
+        felt: Felt,
+        asked: Option<Duration>,
+        now: Instant,
+        chance: &mut Chance,
+    ) {
+        self.routes[route].in_flight -= 1;
+        let cut = self.pace.end(ticket, felt);
+        if felt == Felt::Good {
+            self.failures = 0;
+        }
+        if cut {
+            self.failures = self.failures.saturating_add(1);
+            let wait = backoff(self.failures, FIRST_PAUSE, LONGEST_PAUSE, chance);
+            self.pause_for(wait, "the last replay failed", false, now);
+        }
+        if let Some(asked) = asked {
+            self.pause_for(asked, "the app asked for a pause (`Retry-After`)", true, now);
+        }
+    }
+
+    /// Looks at the live requests since the last time; they come first.
+    pub(super) fn sample(&mut self, counters: &Counters) {
+        let here = |route: &&LaneRoute| route.route.upstream.name == self.upstream.name;
+        let indices: Vec<usize> =
+            self.routes.iter().filter(here).map(|route| route.route.index).collect();
+        let replaying = std::mem::replace(&mut self.replayed, self.pace.in_flight() > 0);
+        match self.live.judge(sample(counters, &indices), replaying || self.replayed) {
+            Live::Slow | Live::Failing if replaying => {
+                tracing::info!(upstream = &*self.upstream.name, "live requests suffer: slower");
+                self.pace.cut();
+            }
+            Live::Slow | Live::Failing | Live::Well => {}
+        }
+    }
+
+    fn pause_for(&mut self, wait: Duration, why: &'static str, asked: bool, now: Instant) {
+        let until = now + wait;
+        if self.pause.as_ref().is_none_or(|pause| pause.until < until) {
+            self.pause = Some(Pause { until, why, asked });
+        }
+    }
+}
+
+fn sample(counters: &Counters, routes: &[usize]) -> Sample {
+    let mut sample = Sample::default();
+    for &index in routes {
+        for (place, (answered, _)) in ANSWERED.iter().enumerate() {
+            let count = counters.sum(|worker| &worker.routes[index].answered[place]);
+            match answered {
+                Answered::ByApp => sample.answered += count,
+                Answered::ByAppError => sample.errors += count,
+                _ => sample.others += count,
+            }
+        }
+        sample.latency_sum_us += counters.sum(|worker| &worker.routes[index].latency_sum_us);
+    }
+    sample
+}
+
+/// Waits after a failed canary; doubled with each in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
