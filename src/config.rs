@@ -21,6 +21,7 @@ mod stand_in;
 mod store;
 pub mod units;
 mod upstream;
+pub(crate) mod warnings;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
@@ -32,6 +33,7 @@ pub use self::{
     faults::{Fault, Faults, Warning},
     listen::{Limits, ListenConfig, RequestIdConfig},
     matching::{MatchFault, RoutePattern, Segment},
+    references::Secrets,
     replay::{OutcomeRule, ReplayConfig, Trigger},
     route::{AppDedupes, DedupesBy, RouteConfig},
     schema::json_schema,
@@ -66,6 +68,9 @@ pub struct Config {
     pub upstream: BTreeMap<String, UpstreamConfig>,
     /// The routes, by name.
     pub route: BTreeMap<String, RouteConfig>,
+    /// What `${env:}` and `${file:}` gave, so that nothing that is shown shows it.
+    #[serde(skip)]
+    pub secrets: Secrets,
 }
 
 /// Where this standin stands.
@@ -109,6 +114,7 @@ impl Default for Config {
             request_id: RequestIdConfig::default(),
             upstream: BTreeMap::new(),
             route: BTreeMap::new(),
+            secrets: Secrets::default(),
         }
     }
 }

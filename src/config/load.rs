@@ -18,7 +18,7 @@ use super::{
     Config, UpstreamConfig, contradictions,
     document::{self, Document},
     files, keys,
-    references::{self, Surroundings, strs},
+    references::{self, Secrets, Surroundings, strs},
     schema,
 };
 
@@ -74,8 +74,10 @@ impl Config {
         {
             contradictions::find(config, &mut document, surroundings.folder);
         }
+        let secrets = Secrets::new(&document.references);
         document.into_faults()?;
-        Ok(config.expect("a section that cannot be read has a fault"))
+        let config = config.expect("a section that cannot be read has a fault");
+        Ok(Self { secrets, ..config })
     }
 
     fn place_files(&mut self, folder: &Path) {

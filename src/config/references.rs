@@ -13,6 +13,7 @@ use super::{
 };
 
 /// One reference that was resolved.
+#[derive(Clone)]
 pub(super) struct Reference {
     /// The key whose value holds it.
     pub(super) path: Vec<String>,
@@ -65,6 +66,27 @@ impl Reference {
         }
         let escaped = self.text.escape_debug().to_string();
         message.replace(&self.text, &self.written).replace(&escaped, &self.written)
+    }
+}
+
+/// What the references of a configuration gave. Never shown.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<Reference>);
+
+impl Secrets {
+    pub(super) fn new(references: &[Reference]) -> Self {
+        Self(references.to_vec())
+    }
+
+    /// The text with each reference in place of what it gave.
+    pub fn hide(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, reference| reference.hidden_in(&text))
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
     }
 }
 
