@@ -62,6 +62,7 @@ pub(super) struct Work {
     /// Writing down of runs, holding of orphans.
     pub chores: FuturesUnordered<LocalBoxFuture<'static, Chore>>,
     pub store_changes: watch::Receiver<u64>,
+    pub mode_changes: watch::Receiver<u64>,
     pub chance: Chance,
     /// Where the next pass begins, so that no route or upstream is always first.
     pub turn: usize,
@@ -102,6 +103,7 @@ impl Work {
             sends: FuturesUnordered::new(),
             chores: FuturesUnordered::new(),
             store_changes: parts.store.changes(),
+            mode_changes: parts.modes.changes(),
             chance: Chance::seeded(other_seed),
             turn: 0,
             last_pass: now,
@@ -181,6 +183,7 @@ impl Work {
             Some(one) = self.sends.next(), if !self.sends.is_empty() => sent = Some(one),
             Some(chore) = self.chores.next(), if !self.chores.is_empty() => finished = Some(chore),
             Ok(()) = self.store_changes.changed() => store_changed = true,
+            Ok(()) = self.mode_changes.changed() => {}
             () = any_changed(&mut self.lanes) => {}
             () = self.shared.wake.notified() => {}
             () = tokio::time::sleep_until(latest) => {}
@@ -256,7 +259,7 @@ async fn any_changed(lanes: &mut [Lane]) {
 pub(super) const REMEMBERED: &str = "run/";
 /// Most deliveries at once, of all upstreams: each has its body in memory.
 pub(super) const MOST_IN_FLIGHT: u32 = 256;
-/// Longest time between two passes: modes change without a call.
+/// Longest time between two passes: modes also end by themselves.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
