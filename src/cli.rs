@@ -1,7 +1,9 @@
 //! The commands and their help; `run` reads as the life of the process.
 
+pub mod check;
 pub mod demo;
 mod run;
+pub mod schema;
 
 use std::process::ExitCode;
 

@@ -42,6 +42,8 @@ pub use self::{
     upstream::{BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, parse_endpoint},
 };
 
+pub(crate) use self::faults::printable;
+
 /// The whole configuration of one standin process.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -48,7 +48,7 @@ impl std::fmt::Display for Warning {
 
 /// A message may quote the file: no control character reaches a terminal, no value fills a screen. Further lines
 /// (where an expression is wrong) are indented.
-fn printable(message: &str) -> String {
+pub(crate) fn printable(message: &str) -> String {
     let mut text = String::new();
     for (at, char) in message.trim_end().chars().enumerate() {
         if at == LONGEST_MESSAGE {
