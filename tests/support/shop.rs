@@ -26,6 +26,8 @@ pub struct LedgerRow {
     pub cents: i64,
     /// Whether it came as a replay.
     pub replay: bool,
+    /// When it was applied, in milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Shop {
@@ -81,7 +83,7 @@ impl Shop {
     /// All orders, in the order in which they were applied.
     pub fn orders(&self) -> Vec<LedgerRow> {
         let ledger = self.open_ledger();
-        let sql = "SELECT order_id, key, cart_id, cents, replay FROM orders ORDER BY number";
+        let sql = "SELECT order_id, key, cart_id, cents, replay, at FROM orders ORDER BY number";
         let mut select = ledger.prepare(sql).unwrap();
         let rows = select.query_map([], |row| {
             Ok(LedgerRow {
@@ -90,6 +92,7 @@ impl Shop {
                 cart_id: row.get(2)?,
                 cents: row.get(3)?,
                 replay: row.get(4)?,
+                at: row.get(5)?,
             })
         });
         rows.unwrap().map(Result::unwrap).collect()

@@ -1,0 +1,144 @@
+//! What happens to shop and standin while customers order, round after round.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::customers::Log;
+use crate::support::{Shop, Standin, eventually};
+
+/// Where standin is made to die: the row is committed and nobody knows; the intent to send is on disk and nothing was
+/// sent; the app has applied and answered and nothing of that is on disk.
+pub const POINTS: [&str; 3] = ["append_committed", "sending_written", "replay_answered"];
+
+/// The one who makes trouble, round after round.
+pub struct Chaos<'a> {
+    standin: Option<Standin>,
+    log: &'a Log,
+    kills: Kills,
+    dice: Dice,
+}
+
+/// How often standin was killed, and where.
+#[derive(Debug, Default)]
+pub struct Kills(BTreeMap<&'static str, usize>);
+
+impl Kills {
+    pub fn at(&self, point: &str) -> usize {
+        self.0.get(point).copied().unwrap_or_default()
+    }
+
+    pub fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+}
+
+impl<'a> Chaos<'a> {
+    pub fn over(standin: Standin, log: &'a Log) -> Self {
+        Self { standin: Some(standin), log, kills: Kills::default(), dice: Dice::new() }
+    }
+
+    pub fn over_now(self) -> (Standin, Kills) {
+        (self.standin.expect("it runs between rounds"), self.kills)
+    }
+
+    /// Peace, then one of the shop's troubles with one of standin's in the middle of it, then peace again.
+    pub async fn round(&mut self, round: usize, shop: &mut Shop) {
+        // With three points and a random kill in four rounds, and seven troubles, all pairs come in 28 rounds.
+        let point = POINTS.get(round % 4).copied();
+        self.some_go_by(150).await;
+        if let Some(point) = point {
+            let after = 1 + self.dice.below(20);
+            self.kill_at_random(&[format!("--failpoint={point}:after={after}")]).await;
+            self.some_go_by(50).await;
+        }
+
+        let trouble = trouble(round);
+        match &trouble {
+            Some(faults) => shop.faults(faults).await,
+            None => shop.kill(),
+        }
+        self.some_go_by(150).await;
+        match point {
+            None => {
+                let a_while = self.dice.below(150);
+                self.some_go_by(a_while).await;
+                self.kill_at_random(&[]).await;
+                self.some_go_by(100).await;
+            }
+            // It is hit while the shop is in trouble, the others when the shop is back.
+            Some("append_committed") => {
+                self.dies_at("append_committed").await;
+                self.some_go_by(100).await;
+            }
+            Some(_) => {}
+        }
+
+        match trouble {
+            Some(_) => shop.heal().await,
+            None => shop.restart().await,
+        }
+        if let Some(point @ ("sending_written" | "replay_answered")) = point {
+            self.dies_at(point).await;
+        }
+        self.some_go_by(150).await;
+    }
+
+    async fn kill_at_random(&mut self, arguments: &[String]) {
+        let mut standin = self.standin.take().expect("it runs");
+        standin.kill();
+        *self.kills.0.entry("random").or_default() += 1;
+        let with_arguments =
+            standin.restart_with(|setup| arguments.iter().fold(setup, |setup, one| setup.arg(one)));
+        self.standin = Some(with_arguments.await);
+    }
+
+    /// Standin kills itself where it was told to, and starts again without being told.
+    async fn dies_at(&mut self, point: &'static str) {
+        let mut standin = self.standin.take().expect("it runs");
+        standin.ended(Duration::from_secs(30)).await;
+        assert!(standin.output().contains(&format!("failpoint {point}")), "died elsewhere");
+        *self.kills.0.entry(point).or_default() += 1;
+        self.standin = Some(standin.restart().await);
+    }
+
+    /// Returns when so many requests more came to an end.
+    async fn some_go_by(&self, how_many: usize) {
+        let enough = self.log.ended() + how_many;
+        eventually(Duration::from_secs(30), async || {
+            let ended = self.log.ended();
+            if ended >= enough { Ok(()) } else { Err(format!("{ended} of {enough} requests")) }
+        })
+        .await;
+    }
+}
+
+/// None: the shop is killed.
+fn trouble(round: usize) -> Option<Value> {
+    Some(match round % 7 {
+        1 => json!({ "kind": "drop_after", "every": 2 }),
+        2 => json!({ "delay_before_ms": 900 }),
+        3 => json!({ "kind": "error_after", "every": 2 }),
+        5 => json!({ "delay_after_ms": 900 }),
+        6 => json!({ "kind": "half_answer", "every": 3 }),
+        _ => return None,
+    })
+}
+
+/// Random enough; its seed is printed, so that a failure can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = u64::from(uuid::Uuid::now_v7().as_fields().1) | 1 << 40;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
