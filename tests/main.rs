@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod durability;
+mod fidelity;
 mod ledger;
 mod shop;
 mod support;

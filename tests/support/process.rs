@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::eventually;
 
@@ -49,17 +49,26 @@ impl Process {
 
     /// The rest of the first line that starts with `prefix`.
     pub async fn says(&mut self, prefix: &str) -> String {
+        self.line(prefix, |line| line.strip_prefix(prefix)).await
+    }
+
+    /// The rest of the first line that has `word` anywhere.
+    pub async fn says_somewhere(&mut self, word: &str) -> String {
+        self.line(word, |line| line.split_once(word).map(|(_, rest)| rest)).await
+    }
+
+    async fn line(&mut self, what: &str, rest: impl Fn(&str) -> Option<&str>) -> String {
         let limit = Duration::from_secs(30);
         eventually(limit, async || -> Result<String, String> {
             let written = self.output();
-            let line = written.lines().find_map(|line| line.strip_prefix(prefix));
+            let line = written.lines().find_map(&rest);
             match line {
                 Some(rest) => Ok(rest.trim().to_owned()),
                 None if self.has_ended() => {
                     let (how, written) = (self.child.wait(), self.output_of_the_dead());
-                    panic!("{} ended ({how:?}) before it said `{prefix}`:\n{written}", self.name)
+                    panic!("{} ended ({how:?}) before it said `{what}`:\n{written}", self.name)
                 }
-                None => Err(format!("{} never said `{prefix}`, but:\n{written}", self.name)),
+                None => Err(format!("{} never said `{what}`, but:\n{written}", self.name)),
             }
         })
         .await
@@ -70,6 +79,21 @@ impl Process {
         self.signal(Signal::KILL);
         self.child.wait().unwrap();
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+    }
+
+    /// Kills what it runs (standin under strace), so that it ends by itself and flushes what it has.
+    pub fn kill_what_it_runs(&mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        for child in children.split_whitespace() {
+            let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+            let _ = kill_process(child, Signal::KILL);
+        }
+        if children.trim().is_empty() {
+            self.kill();
+        } else {
+            self.child.wait().unwrap();
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -93,8 +117,21 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory, in bytes, since its start or [`Process::forget_the_peak`].
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub fn forget_the_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 

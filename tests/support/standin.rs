@@ -155,7 +155,7 @@ impl Standin {
 
     /// `kill -9`, and gone when this returns.
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.process.kill_what_it_runs();
     }
 
     /// SIGTERM; it drains.
