@@ -166,7 +166,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
 /// The method can see a loss: without an fsync per commit there is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_cuts_lose_orders_when_commits_are_not_synced() {
-    let recording = Recording::of_a_run(&["--synchronous=normal"]).await;
+    let recording = Recording::of_a_run(&["--synchronous-normal"]).await;
     let Survivors { lost, .. } = recording.cut(200);
     assert!(lost > 0, "synchronous=NORMAL lost nothing: the test is blind");
 }

@@ -32,6 +32,8 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 pub(super) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
     driver: Driver,
+    /// It must not be polled again: an upgrade ends it together with the head of the answer.
+    driven: bool,
     written: Arc<AtomicU64>,
     endpoint: usize,
     idle_since: Instant,
@@ -90,7 +92,8 @@ impl Connection {
             .handshake(io)
             .await?;
         let driver = Box::pin(connection.with_upgrades());
-        Ok(Self { sender, driver, written, endpoint, idle_since: Instant::now(), reused: false })
+        let idle_since = Instant::now();
+        Ok(Self { sender, driver, driven: false, written, endpoint, idle_since, reused: false })
     }
 
     /// Which endpoint it leads to.
@@ -105,12 +108,17 @@ impl Connection {
 
     /// Lets the connection do what it can now. Ready when it ended.
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.driver.as_mut().poll(cx)
+        if self.driven {
+            return Poll::Ready(Ok(()));
+        }
+        let poll = self.driver.as_mut().poll(cx);
+        self.driven = poll.is_ready();
+        poll
     }
 
     /// What drives the connection on after an upgrade.
-    pub(super) fn into_driver(self) -> impl Future<Output = hyper::Result<()>> {
-        self.driver
+    pub(super) fn into_driver(mut self) -> impl Future<Output = hyper::Result<()>> {
+        poll_fn(move |cx| self.poll_drive(cx))
     }
 
     /// Whether the app closed it while it was idle.

@@ -49,7 +49,7 @@ impl<'a> Chaos<'a> {
         self.some_go_by(150).await;
         if let Some(point) = point {
             let after = 1 + self.dice.below(20);
-            self.kill_at_random(&[format!("--failpoint={point}:after={after}")]).await;
+            self.kill_at_random(&[format!("--failpoint={point}:{after}")]).await;
             self.some_go_by(50).await;
         }
 
