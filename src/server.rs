@@ -30,7 +30,7 @@ use crate::{
     mode::Modes,
     router::{RouteFault, Routes},
     stand_in::StandIn,
-    store::{Store, StoreError, StoreOptions},
+    store::{Hook, Store, StoreError, StoreOptions, Synchronous},
     telemetry::Counters,
     upstream::body_copy::Budget,
 };
@@ -173,8 +173,19 @@ fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {
         retention: config.store.retention,
         dedupe_window: config.store.dedupe_window,
         accept_ephemeral: config.store.ephemeral == Ephemeral::AcceptLoss,
+        late_window: config
+            .upstream
+            .values()
+            .map(|upstream| upstream.late_window)
+            .max()
+            .unwrap_or_default(),
+        synchronous: if hidden.synchronous_normal {
+            Synchronous::NormalForTests
+        } else {
+            Synchronous::Full
+        },
+        hook: Hook::from(hidden.failpoint.clone()),
     };
-    let _ = hidden;
     match Store::open(options) {
         Ok(store) => Ok(store),
         Err(error @ (StoreError::InUse(_) | StoreError::Newer(..))) => Err(error.into()),

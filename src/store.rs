@@ -3,13 +3,33 @@
 //! An append returns only when the row is durable (group commit, one fsync for all that wait). Marks go before
 //! captures. Every state change is history.
 
+mod codec;
+mod disk;
 mod entry;
+mod open_index;
+mod plan;
+mod queue;
+mod readers;
+mod receipt;
+mod shared;
+mod sqlite;
+mod transition;
+mod writer;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{oneshot, watch};
 
 pub use entry::*;
+pub use receipt::NotAReceipt;
 
 use crate::time::UnixMillis;
+use codec::Prepared;
+use disk::{DiskKind, LockFile};
+use receipt::Receipts;
+use shared::Shared;
+use sqlite::Database;
+use writer::{Capture, Mark, MarkJob, Marked, Writer};
 
 /// How the store is opened.
 #[derive(Clone, Debug)]
@@ -19,13 +39,35 @@ pub struct StoreOptions {
     pub retention: Duration,
     pub dedupe_window: Duration,
     pub accept_ephemeral: bool,
+    /// How long an entry waits that was being sent when standin ended: its exchange may still be under way at the app.
+    pub late_window: Duration,
+    pub synchronous: Synchronous,
+    /// Called at named points; for tests that end the process there.
+    pub hook: Hook,
 }
 
+/// When a commit counts. Not in the configuration: anything but `Full` loses acknowledged entries in a power cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    #[default]
+    Full,
+    /// For the test that shows that the power-cut test can fail.
+    NormalForTests,
+}
+
+/// Called at named points of the store: `after_commit_before_ack`, `after_sending`.
+#[derive(Clone, Default)]
+pub struct Hook(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
 /// Handle of the store; cheap to clone, usable from every thread. The writer thread ends when the last one is dropped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
-    #[expect(dead_code, reason = "contract")]
-    inner: Arc<()>,
+    handle: Arc<Handle>,
+}
+
+/// Ends the writer when the last one goes.
+struct Handle {
+    shared: Arc<Shared>,
 }
 
 /// What an append came to. Decided atomically with all others.
@@ -181,215 +223,405 @@ impl Durable {
 impl Store {
     /// Opens or creates the file, takes its lock, migrates, and starts the writer thread. The open index is rebuilt
     /// before this returns. `Newer`, `InUse` and a damaged file are errors; nothing is ever replaced silently.
-    pub fn open(_options: StoreOptions) -> Result<Self, StoreError> {
-        Err(StoreError::NotAccepting("not built".into()))
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let lock = LockFile::take(&options.path)?;
+        let ephemeral = why_ephemeral(&options)?;
+        disk::secure(&options.path)
+            .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
+        let mut database = Database::open(&options)?;
+        let started = database.start(&options, None)?;
+        let receipts = Receipts::new(started.salt);
+        let shared = Shared::new(options, receipts, started.index, ephemeral);
+        let writer = Writer::new(Arc::clone(&shared), database, lock);
+        std::thread::Builder::new()
+            .name("store writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Failed(format!("no thread for the writer: {error}")))?;
+        Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
-    /// A store that is not there: nothing is accepted, nothing known.
-    pub fn without(_why: &str) -> Self {
-        Self { inner: Arc::new(()) }
+    /// Ends the store: what waits is written, the log is moved into the file, the lock is let go. Other handles get
+    /// errors from then on.
+    pub async fn close(self) {
+        let mut ended = self.shared().ended.subscribe();
+        self.shared().gate.close("closed");
+        self.shared().queue.close();
+        // The sender lives in what this handle holds.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Says why when the writer ended by a bug: nothing may be answered any more, the process must end.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared().failed.subscribe()
+    }
+
+    /// The receipt of an entry of this store.
+    pub fn receipt(&self, seq: Seq) -> Receipt {
+        self.shared().receipts.of(seq)
+    }
+
+    /// The entry that a receipt names, whether or not there is one.
+    pub fn seq_of(&self, receipt: Receipt) -> Seq {
+        self.shared().receipts.seq(receipt)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    async fn mark(&self, mark: Mark) -> Result<Marked, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared().queue.push_mark(MarkJob { mark, reply })?;
+        answer.await.unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// A store that is not there: nothing is accepted, nothing known, nothing kept.
+    pub fn without(why: &str) -> Self {
+        Self { handle: Arc::new(Handle { shared: Shared::without(why) }) }
     }
 
     /// Whether new entries are accepted, and why not.
-    pub fn accepting(&self) -> tokio::sync::watch::Receiver<Accepting> {
-        unimplemented!()
+    pub fn accepting(&self) -> watch::Receiver<Accepting> {
+        self.shared().gate.accepting()
     }
 
     /// Changes with every change of any entry: wakes whoever schedules or shows.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared().changes()
     }
 
     /// Ends accepting (SIGTERM): every later `append` is refused, those already queued finish.
-    pub fn stop_accepting(&self, _why: &str) {}
+    pub fn stop_accepting(&self, why: &str) {
+        self.shared().gate.close(why);
+    }
 
     /// Whether any entry of the route is open or any key remembered: one atomic load when there is nothing.
     pub fn anything_known(&self) -> bool {
-        false
+        self.shared().anything_known()
     }
 
     /// What is known of a key.
-    pub fn key_state(&self, _key: Digest, _fingerprint: Digest) -> KeyState {
-        KeyState::Unknown
+    pub fn key_state(&self, key: Digest, fingerprint: Digest) -> KeyState {
+        if !self.anything_known() {
+            return KeyState::Unknown;
+        }
+        self.shared().index().key_state(key, fingerprint, UnixMillis::now())
     }
 
     /// What is known of a sequence.
-    pub fn sequence_state(&self, _sequence: Digest) -> SequenceState {
-        SequenceState::Free
+    pub fn sequence_state(&self, sequence: Digest) -> SequenceState {
+        if !self.anything_known() {
+            return SequenceState::Free;
+        }
+        self.shared().index().sequence_state(sequence)
     }
 
     /// The kept answer of an entry, its receipt and where it stands.
-    pub async fn kept_answer(&self, _seq: Seq) -> Result<(KeptAnswer, Receipt), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn kept_answer(&self, seq: Seq) -> Result<(KeptAnswer, Receipt), StoreError> {
+        let answer = self.shared().readers.read(move |reader| reader.kept_answer(seq)).await?;
+        Ok((answer, self.receipt(seq)))
     }
 
     /// Stores a request. Returns when it is durable, or says why it is not stored. Once this future was polled the
     /// append finishes, whatever becomes of the caller.
-    pub async fn append(&self, _entry: NewEntry) -> Result<Appended, StoreError> {
-        Err(StoreError::NotAccepting("not built".into()))
+    pub async fn append(&self, entry: NewEntry) -> Result<Appended, StoreError> {
+        self.shared().gate.check()?;
+        let entry = Box::new(Prepared::new(entry)?);
+        let (reply, answer) = oneshot::channel();
+        self.shared().queue.push_capture(Capture { entry, reply })?;
+        answer.await.unwrap_or_else(|_| Err(writer_gone()))
     }
 
     /// Closes an entry that is still `stored`, by its own token (late answer). `Moved` if it is not `stored` any more:
     /// then this is history only.
     pub async fn close_late(
         &self,
-        _entry: &Durable,
-        _outcome: Outcome,
-        _why: &str,
-        _answer: KeptAnswer,
+        entry: &Durable,
+        outcome: Outcome,
+        why: &str,
+        answer: KeptAnswer,
     ) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+        let why = why.to_owned();
+        self.mark(Mark::CloseLate { seq: entry.seq, outcome, why, answer }).await.map(drop)
     }
 
     /// A final live answer to an open key closes its entry if that is `stored` or held.
     pub async fn close_live(
         &self,
-        _key: Digest,
-        _outcome: Outcome,
-        _why: &str,
-        _answer: KeptAnswer,
+        key: Digest,
+        outcome: Outcome,
+        why: &str,
+        answer: KeptAnswer,
     ) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+        let why = why.to_owned();
+        self.mark(Mark::CloseLive { key, outcome, why, answer }).await.map(drop)
     }
 
     /// The answer certainly never left: `stored → held(unanswered)`.
-    pub async fn hold_unanswered(&self, _entry: &Durable) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn hold_unanswered(&self, entry: &Durable) -> Result<(), StoreError> {
+        self.mark(Mark::HoldUnanswered { seq: entry.seq }).await.map(drop)
     }
 
     /// Adds a line to an entry's history without changing its state.
     pub async fn note(
         &self,
-        _seq: Seq,
-        _who: &str,
-        _why: &str,
-        _answer: Option<KeptAnswer>,
+        seq: Seq,
+        who: &str,
+        why: &str,
+        answer: Option<KeptAnswer>,
     ) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.mark(Mark::Note { seq, who, why, answer }).await.map(drop)
     }
 }
 
 /// What replay does with entries.
 impl Store {
     /// Stored entries of the scope that may be sent now, heads of their sequences only, oldest first. No IO.
-    pub fn due(&self, _scope: &Scope, _now: UnixMillis, _at_most: usize) -> Vec<Seq> {
-        Vec::new()
+    pub fn due(&self, scope: &Scope, now: UnixMillis, at_most: usize) -> Vec<Seq> {
+        self.shared().index().due(scope, now, at_most)
     }
 
     /// When the next stored entry of the scope falls due, if none is due now. No IO.
-    pub fn next_due(&self, _scope: &Scope, _now: UnixMillis) -> Option<UnixMillis> {
-        None
+    pub fn next_due(&self, scope: &Scope, now: UnixMillis) -> Option<UnixMillis> {
+        self.shared().index().next_due(scope, now)
     }
 
     /// Open entries of the scope (stored, leased, sending; not held). No IO.
-    pub fn open_in(&self, _scope: &Scope) -> u64 {
-        0
+    pub fn open_in(&self, scope: &Scope) -> u64 {
+        self.shared().index().open_in(scope)
     }
 
     /// Claims one entry: `stored → leased`. None if somebody else has it, or it moved. No IO.
-    pub fn lease(&self, _seq: Seq) -> Option<Lease> {
-        None
+    pub fn lease(&self, seq: Seq) -> Option<Lease> {
+        let fence = self.shared().index().lease(seq)?;
+        Some(Lease { seq, fence })
     }
 
     /// Gives a claim back unsent: `leased → stored`.
-    pub fn give_back(&self, _lease: Lease) {}
+    pub fn give_back(&self, lease: Lease) {
+        if self.shared().index().give_back(lease.seq, lease.fence) {
+            self.shared().changed();
+        }
+    }
 
     /// Reads an entry.
-    pub async fn load(&self, _seq: Seq) -> Result<Entry, StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn load(&self, seq: Seq) -> Result<Entry, StoreError> {
+        let receipt = self.receipt(seq);
+        let mut entry =
+            self.shared().readers.read(move |reader| reader.load(seq, receipt)).await?;
+        // A claim is only in memory.
+        if entry.state == State::Stored && self.shared().is_leased(seq) {
+            entry.state = State::Leased;
+        }
+        Ok(entry)
     }
 
     /// Writes the intent: `leased → sending`, durable when this returns. If it fails, nothing may be sent, and the
     /// claim is given back.
-    pub async fn sending(&self, _lease: Lease) -> Result<Sending, StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn sending(&self, lease: Lease) -> Result<Sending, StoreError> {
+        let Lease { seq, fence } = lease;
+        match self.mark(Mark::Sending { seq, fence }).await {
+            Ok(Marked::Sending(sending)) => Ok(sending),
+            Ok(Marked::Done) => Err(StoreError::Failed("no proof of the intent".into())),
+            Err(error) => {
+                self.give_back(Lease { seq, fence });
+                Err(error)
+            }
+        }
     }
 
     /// Holds a claimed entry without sending it (expired, unclear, route gone, damaged): `leased → held`.
     pub async fn hold_leased(
         &self,
-        _lease: Lease,
-        _reason: HeldReason,
-        _why: &str,
+        lease: Lease,
+        reason: HeldReason,
+        why: &str,
     ) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+        let Lease { seq, fence } = lease;
+        let held = self.mark(Mark::HoldLeased { seq, fence, reason, why: why.to_owned() }).await;
+        if held.is_err() {
+            self.give_back(Lease { seq, fence });
+        }
+        held.map(drop)
     }
 
     /// Writes what became of a send. After `Busy` or `Failed` it may be called again with the same proof; after
     /// `Moved` somebody else decided meanwhile.
-    pub async fn finish(&self, _sending: &Sending, _verdict: Verdict) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn finish(&self, sending: &Sending, verdict: Verdict) -> Result<(), StoreError> {
+        let Sending { seq, attempt, fence } = *sending;
+        self.mark(Mark::Finish { seq, fence, attempt, verdict }).await.map(drop)
     }
 }
 
 /// What people do and see. Every change carries who and why, and goes into history and audit.
 impl Store {
     /// `stored → held(by_person)`.
-    pub async fn hold(&self, _seq: Seq, _who: &str, _why: &str) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn hold(&self, seq: Seq, who: &str, why: &str) -> Result<(), StoreError> {
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.mark(Mark::Hold { seq, who, why }).await.map(drop)
     }
 
     /// `held → stored`, due at once, its attempts counted anew; `expires_at` moved to now + `extend` when it is past.
     pub async fn release(
         &self,
-        _seq: Seq,
-        _extend: Duration,
-        _who: &str,
-        _why: &str,
+        seq: Seq,
+        extend: Duration,
+        who: &str,
+        why: &str,
     ) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.mark(Mark::Release { seq, extend, who, why }).await.map(drop)
     }
 
     /// `held | stored → closed(written_off)`.
-    pub async fn write_off(&self, _seq: Seq, _who: &str, _why: &str) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn write_off(&self, seq: Seq, who: &str, why: &str) -> Result<(), StoreError> {
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.mark(Mark::WriteOff { seq, who, why }).await.map(drop)
     }
 
     /// One page of entries, newest first, by keyset.
-    pub async fn page(&self, _query: PageQuery) -> Result<Page, StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
+        let limit = query.limit.clamp(1, LONGEST_PAGE) as usize;
+        let handle = Arc::clone(&self.handle);
+        let read = self.shared().readers.read(move |reader| {
+            let live = |summary: &mut EntrySummary| handle.shared.show_lease(summary);
+            reader.page(&query, handle.shared.receipts, &live, limit + 1)
+        });
+        let mut entries = or_empty(read.await)?;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let more = if more { entries.last().map(|entry| entry.seq) } else { None };
+        Ok(Page { entries, more })
     }
 
     /// An entry's history, oldest first.
-    pub async fn history(&self, _seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn history(&self, seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
+        self.shared().readers.read(move |reader| reader.history(seq)).await
     }
 
     /// Counts of today by memory: open, held, caps used, per route. No IO.
     pub fn totals(&self) -> Totals {
-        Totals::default()
+        Totals { routes: self.shared().index().totals(), bytes: self.shared().bytes() }
     }
 
     /// Accepted, completed, declined, written off per UTC day and route, newest first.
-    pub async fn volumes(&self, _days: u32) -> Result<Vec<Volume>, StoreError> {
-        Ok(Vec::new())
+    pub async fn volumes(&self, days: u32) -> Result<Vec<Volume>, StoreError> {
+        or_empty(self.shared().readers.read(move |reader| reader.volumes(days)).await)
     }
 
     /// Writes a line of the audit log.
-    pub async fn audit(&self, _line: AuditLine) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn audit(&self, line: AuditLine) -> Result<(), StoreError> {
+        self.mark(Mark::Audit(line)).await.map(drop)
     }
 
     /// The newest `at_most` lines of the audit log, newest first.
-    pub async fn audit_log(&self, _at_most: u32) -> Result<Vec<AuditLine>, StoreError> {
-        Ok(Vec::new())
+    pub async fn audit_log(&self, at_most: u32) -> Result<Vec<AuditLine>, StoreError> {
+        or_empty(self.shared().readers.read(move |reader| reader.audit_log(at_most)).await)
     }
 
     /// A small durable value by name: modes, what was seen of upstreams, finished runs.
-    pub async fn remember(&self, _name: &str, _value: &str) -> Result<(), StoreError> {
-        Err(StoreError::NotFound)
+    pub async fn remember(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.mark(Mark::Remember { name: name.to_owned(), value: value.to_owned() }).await.map(drop)
     }
 
     /// See [`Store::remember`].
-    pub async fn recall(&self, _name: &str) -> Result<Option<String>, StoreError> {
-        Ok(None)
+    pub async fn recall(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        or_empty(self.shared().readers.read(move |reader| reader.value(&name)).await)
     }
 
     /// All remembered values whose name starts with `prefix`, by name.
-    pub async fn recall_all(&self, _prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
-        Ok(Vec::new())
+    pub async fn recall_all(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let prefix = prefix.to_owned();
+        or_empty(self.shared().readers.read(move |reader| reader.values(&prefix)).await)
     }
 }
+
+impl StoreOptions {
+    /// What a configuration without a `[store]` section gives.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self {
+            path: path.into(),
+            max_bytes: 10 << 30,
+            retention: 30 * DAY,
+            dedupe_window: 7 * DAY,
+            accept_ephemeral: false,
+            late_window: Duration::from_secs(60),
+            synchronous: Synchronous::Full,
+            hook: Hook::default(),
+        }
+    }
+}
+
+impl Hook {
+    pub fn new(hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hook)))
+    }
+
+    fn at(&self, point: &str) {
+        if let Some(hook) = &self.0 {
+            hook(point);
+        }
+    }
+}
+
+impl From<Option<Arc<dyn Fn(&str) + Send + Sync>>> for Hook {
+    fn from(hook: Option<Arc<dyn Fn(&str) + Send + Sync>>) -> Self {
+        Self(hook)
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Hook(set)" } else { "Hook(none)" })
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.shared().options.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+/// Why nothing may be promised on this disk.
+fn why_ephemeral(options: &StoreOptions) -> Result<Option<String>, StoreError> {
+    let kind = disk::kind(&options.path)
+        .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
+    Ok(match kind {
+        DiskKind::Lasting => None,
+        DiskKind::Ephemeral(name) if options.accept_ephemeral => {
+            tracing::warn!(disk = name, "entries will not outlive this disk: accepted by the configuration");
+            None
+        }
+        DiskKind::Ephemeral(name) => Some(format!("the store lies on {name}, which does not last")),
+        DiskKind::Network(name) => {
+            Some(format!("the store lies on {name}: a network file system cannot hold it"))
+        }
+    })
+}
+
+/// A store that is not there has nothing in it.
+fn or_empty<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
+    match read {
+        Err(StoreError::NotFound) => Ok(T::default()),
+        read => read,
+    }
+}
+
+fn writer_gone() -> StoreError {
+    StoreError::Failed("the store's writer ended".into())
+}
+
+/// Most entries of a page.
+const LONGEST_PAGE: u32 = 200;
 
 /// What a page of entries shows.
 #[derive(Clone, Debug, Default)]

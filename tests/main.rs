@@ -7,6 +7,7 @@ mod durability;
 mod fidelity;
 mod ledger;
 mod shop;
+mod store;
 mod support;
 
 /// `autotests` is off, so that a file nobody lists would silently not run.

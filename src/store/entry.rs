@@ -57,7 +57,7 @@ pub enum State {
 }
 
 /// How an entry ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The app applied it: by replay, late answer or live answer.
@@ -208,4 +208,82 @@ pub struct HistoryLine {
     pub attempt: u32,
     /// What the app answered in this attempt, bounded.
     pub upstream_answer: Option<KeptAnswer>,
+}
+
+/// The words of an enum, the same in schema, code, metrics, API and page.
+macro_rules! words {
+    ($type:ident: $($variant:ident = $word:literal),+ $(,)?) => {
+        impl $type {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.word())
+            }
+        }
+    };
+}
+
+words!(Certainty: NotSent = "not_sent", SentUnknown = "sent_unknown");
+words!(State: Stored = "stored", Leased = "leased", Sending = "sending", Held = "held", Closed = "closed");
+words!(Outcome: Completed = "completed", AlreadyApplied = "already_applied", Declined = "declined", WrittenOff = "written_off");
+words!(HeldReason:
+    Attempts = "attempts",
+    Expired = "expired",
+    Credentials = "credentials",
+    Unclear = "unclear",
+    Unanswered = "unanswered",
+    RouteGone = "route_gone",
+    Damaged = "damaged",
+    ByPerson = "by_person",
+);
+words!(Reason:
+    ConnectFailed = "connect_failed",
+    TimedOut = "timed_out",
+    Reset = "reset",
+    BadStatus = "bad_status",
+    BreakerOpen = "breaker_open",
+    Forced = "forced",
+    Deferred = "deferred",
+    Standby = "standby",
+    SequenceHeld = "sequence_held",
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_serde_and_lead_back() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+            assert_eq!(State::from_word(state.word()), Some(*state));
+        }
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.word());
+        }
+        for held in HeldReason::ALL {
+            assert_eq!(serde_json::to_value(held).unwrap(), held.word());
+        }
+        for outcome in Outcome::ALL {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.word());
+        }
+        for certainty in Certainty::ALL {
+            assert_eq!(serde_json::to_value(certainty).unwrap(), certainty.word());
+        }
+    }
 }

@@ -1,0 +1,268 @@
+//! The file's surroundings: the lock beside it, who may read it, what kind of disk it lies on, and how much room is left.
+
+use std::{
+    fs::{File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::StoreError;
+
+/// Held as long as the store is open: a second standin on the same file is refused. The system lets go of it when the
+/// process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    _file: File,
+}
+
+impl LockFile {
+    pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
+        let path = beside(store, "lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(OWNER_ONLY)
+            .open(&path)
+            .map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(store.to_owned())),
+            Err(TryLockError::Error(error)) => {
+                Err(StoreError::Failed(format!("{}: cannot be locked: {error}", path.display())))
+            }
+        }
+    }
+}
+
+/// Makes the file, or the existing one and its log, readable by their owner only: they hold requests as they came.
+/// SQLite gives the log the mode of the file. Must happen before SQLite opens it: closing any other handle of an open
+/// database file would drop SQLite's locks.
+pub(super) fn secure(store: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(store) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            for path in [store.to_owned(), beside(store, "-wal"), beside(store, "-shm")] {
+                tighten(&path)?;
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn tighten(path: &Path) -> io::Result<()> {
+    let mode = match path.metadata() {
+        Ok(metadata) => metadata.permissions().mode(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "readable by others: now by its owner only");
+        std::fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY))?;
+    }
+    Ok(())
+}
+
+/// `standin.db-wal`, `standin.db.lock` …
+pub(super) fn beside(store: &Path, what: &str) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    if !what.starts_with('-') {
+        name.push(".");
+    }
+    name.push(what);
+    PathBuf::from(name)
+}
+
+/// What the disk under a file promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DiskKind {
+    Lasting,
+    /// Gone with the machine or the container.
+    Ephemeral(&'static str),
+    /// SQLite's log does not work there.
+    Network(&'static str),
+}
+
+/// The kind of file system under the file's folder.
+#[cfg(target_os = "linux")]
+pub(super) fn kind(store: &Path) -> io::Result<DiskKind> {
+    // The constants of statfs(2); their type differs between platforms, their 32 bits do not.
+    let found = rustix::fs::statfs(folder(store))?;
+    #[expect(clippy::unnecessary_cast, reason = "f_type has another type on other platforms")]
+    let kind = (found.f_type as u64) & 0xffff_ffff;
+    Ok(match kind {
+        0x0102_1994 => DiskKind::Ephemeral("tmpfs"),
+        0x8584_58f6 => DiskKind::Ephemeral("ramfs"),
+        0x794c_7630 => DiskKind::Ephemeral("overlay"),
+        0x6969 => DiskKind::Network("nfs"),
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => DiskKind::Network("cifs"),
+        0x0102_1997 => DiskKind::Network("9p"),
+        0x00c3_6400 => DiskKind::Network("ceph"),
+        0x6573_5546 => DiskKind::Network("fuse"),
+        _ => DiskKind::Lasting,
+    })
+}
+
+/// Unknown elsewhere: believed to last.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn kind(_store: &Path) -> io::Result<DiskKind> {
+    Ok(DiskKind::Lasting)
+}
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// The file and its log.
+    pub(super) used: u64,
+    /// What the file system has left for us.
+    pub(super) free: u64,
+    /// What the file system has in all.
+    pub(super) total: u64,
+}
+
+pub(super) fn room(store: &Path) -> io::Result<Room> {
+    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    let system = rustix::fs::statvfs(folder(store))?;
+    Ok(Room {
+        used: size(store) + size(&beside(store, "-wal")),
+        free: system.f_bavail.saturating_mul(system.f_frsize),
+        total: system.f_blocks.saturating_mul(system.f_frsize),
+    })
+}
+
+impl Room {
+    /// Below this much free space nothing new is accepted: marks and other programs need room too.
+    pub(super) fn low_water(self) -> u64 {
+        (self.total / 20).min(64 << 20)
+    }
+}
+
+/// Room kept for marks: a file beside the store that is given up when the disk is full, so that what was sent can be
+/// written down all the same.
+#[derive(Debug)]
+pub(super) struct Ballast {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Ballast {
+    pub(super) fn new(store: &Path, max_bytes: u64, total: u64) -> Self {
+        Self {
+            path: beside(store, "reserve"),
+            bytes: (max_bytes / 64).min(total / 50).min(8 << 20),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the room is really taken.
+    pub(super) fn is_kept(&self) -> bool {
+        self.path.metadata().is_ok_and(|metadata| metadata.len() >= self.bytes)
+    }
+
+    /// Takes the room: blocks, not a hole.
+    pub(super) fn keep(&self) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(OWNER_ONLY)
+            .open(&self.path)?;
+        let kept = take_blocks(&file, self.bytes);
+        if kept.is_err() {
+            file.set_len(0)?;
+        }
+        kept
+    }
+
+    /// Gives it up for marks.
+    pub(super) fn give_up(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) => file.set_len(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn take_blocks(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, bytes.max(1)) {
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(file, bytes),
+        taken => Ok(taken?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_blocks(file: &File, bytes: u64) -> io::Result<()> {
+    write_zeros(file, bytes)
+}
+
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = [0; 1 << 16];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(zeros.len() as u64);
+        io::Write::write_all(&mut file, &zeros[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
+}
+
+fn folder(store: &Path) -> &Path {
+    match store.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+const OWNER_ONLY: u32 = 0o600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_has_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("standin.db");
+        let first = LockFile::take(&store).unwrap();
+        assert!(matches!(LockFile::take(&store), Err(StoreError::InUse(path)) if path == store));
+        drop(first);
+        LockFile::take(&store).unwrap();
+    }
+
+    #[test]
+    fn files_are_the_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("standin.db");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        secure(&store).unwrap();
+        assert_eq!(mode(&store), 0o600);
+        std::fs::set_permissions(&store, Permissions::from_mode(0o644)).unwrap();
+        secure(&store).unwrap();
+        assert_eq!(mode(&store), 0o600);
+    }
+
+    #[test]
+    fn ballast_takes_blocks_and_gives_them_back() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("standin.db");
+        let ballast = Ballast::new(&store, 64 << 20, 1 << 40);
+        assert_eq!(ballast.bytes(), 1 << 20);
+        ballast.give_up().unwrap();
+        assert!(!ballast.is_kept());
+        ballast.keep().unwrap();
+        assert!(ballast.is_kept());
+        let blocks = beside(&store, "reserve").metadata().unwrap().blocks();
+        assert!(blocks * 512 >= 1 << 20, "{blocks}");
+        ballast.give_up().unwrap();
+        assert!(!ballast.is_kept());
+    }
+}

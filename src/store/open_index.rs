@@ -1,0 +1,466 @@
+//! What is open, in memory: keys, sequences, due times, caps; and the keys of closed entries within the dedupe window.
+//!
+//! Only the writer adds, closes and moves entries here; replayers claim and give back. All of it is rebuilt from the
+//! file at start. Entries beyond `visible` are not yet durable: nobody but the writer sees them.
+
+mod accounts;
+mod due;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Cap, Caps, Certainty, Digest, HeldReason, KeyState, Outcome, Seq, SequenceState, State,
+    transition::{Event, after},
+};
+use crate::time::UnixMillis;
+use accounts::{Customers, RouteAccount};
+use due::Lane;
+
+/// An open entry.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) seq: i64,
+    pub(super) key: Digest,
+    pub(super) fingerprint: Digest,
+    pub(super) sequence: Option<Digest>,
+    pub(super) lane: LaneId,
+    pub(super) received_at: i64,
+    pub(super) not_before: i64,
+    pub(super) expires_at: i64,
+    pub(super) amount: i64,
+    pub(super) state: State,
+    pub(super) held: Option<HeldReason>,
+    pub(super) certainty: Certainty,
+    pub(super) attempts: u32,
+    pub(super) interrupted: u32,
+    pub(super) fence: u64,
+}
+
+/// A closed entry whose key is still known.
+#[derive(Clone, Debug)]
+pub(super) struct Closed {
+    pub(super) seq: i64,
+    pub(super) key: Digest,
+    pub(super) fingerprint: Digest,
+    pub(super) outcome: Outcome,
+    pub(super) closed_at: i64,
+}
+
+/// What is known of a key.
+#[derive(Debug)]
+pub(super) enum Known<'a> {
+    Open(&'a Row),
+    Closed(&'a Closed),
+}
+
+/// How to take a change back.
+#[derive(Debug)]
+pub(super) enum Undo {
+    Inserted { seq: i64, customer: Option<Digest> },
+    Changed(Row),
+    Closed(Row),
+}
+
+/// A route and an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LaneId(u32);
+
+#[derive(Debug)]
+pub(super) struct OpenIndex {
+    rows: BTreeMap<i64, Row>,
+    keys: HashMap<Digest, Place>,
+    /// In the order of closing; `closed_base` is the number of the first one.
+    closed: VecDeque<Closed>,
+    closed_base: u64,
+    sequences: HashMap<Digest, VecDeque<i64>>,
+    lanes: Vec<Lane>,
+    lanes_by_route: HashMap<Arc<str>, Vec<LaneId>>,
+    routes: Vec<RouteAccount>,
+    routes_by_name: HashMap<Arc<str>, usize>,
+    customers: Customers,
+    held: BTreeSet<i64>,
+    in_flight: BTreeSet<i64>,
+    dedupe_window: i64,
+    visible: i64,
+    next_seq: i64,
+    next_fence: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Open(i64),
+    Closed(u64),
+}
+
+impl OpenIndex {
+    pub(super) fn new(dedupe_window: Duration, incarnation: i64) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            keys: HashMap::new(),
+            closed: VecDeque::new(),
+            closed_base: 0,
+            sequences: HashMap::new(),
+            lanes: Vec::new(),
+            lanes_by_route: HashMap::new(),
+            routes: Vec::new(),
+            routes_by_name: HashMap::new(),
+            customers: Customers::default(),
+            held: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
+            visible: 0,
+            next_seq: 1,
+            next_fence: incarnation.cast_unsigned() << FENCE_BITS,
+        }
+    }
+
+    // What is known.
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.closed.is_empty()
+    }
+
+    pub(super) fn row(&self, seq: Seq) -> Option<&Row> {
+        self.rows.get(&seq.0)
+    }
+
+    pub(super) fn known(&self, key: Digest, now: UnixMillis) -> Option<Known<'_>> {
+        match *self.keys.get(&key)? {
+            Place::Open(seq) => self.rows.get(&seq).map(Known::Open),
+            Place::Closed(number) => {
+                let closed = self.closed.get(usize::try_from(number - self.closed_base).ok()?)?;
+                (closed.closed_at.saturating_add(self.dedupe_window) > now.0)
+                    .then_some(Known::Closed(closed))
+            }
+        }
+    }
+
+    pub(super) fn key_state(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> KeyState {
+        match self.known(key, now) {
+            Some(Known::Open(row)) if row.seq <= self.visible => KeyState::Open {
+                seq: Seq(row.seq),
+                same: row.fingerprint == fingerprint,
+                state: row.state,
+                certainty: row.certainty,
+            },
+            Some(Known::Closed(closed)) => KeyState::Remembered {
+                seq: Seq(closed.seq),
+                same: closed.fingerprint == fingerprint,
+                outcome: closed.outcome,
+            },
+            _ => KeyState::Unknown,
+        }
+    }
+
+    pub(super) fn sequence_state(&self, sequence: Digest) -> SequenceState {
+        let head = self.sequences.get(&sequence).and_then(|queue| queue.front());
+        match head.and_then(|seq| self.rows.get(seq)) {
+            None => SequenceState::Free,
+            Some(row) if row.state == State::Held => SequenceState::HeadHeld,
+            Some(_) => SequenceState::Queued,
+        }
+    }
+
+    pub(super) fn lane_names(&self, lane: LaneId) -> (&Arc<str>, &Arc<str>) {
+        let lane = &self.lanes[lane.0 as usize];
+        (&self.routes[lane.route].name, &lane.upstream)
+    }
+
+    /// Entries below `before` in one of `states`, newest first.
+    pub(super) fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
+        let is = |seq: &i64| self.rows.get(seq).is_some_and(|row| row.state == state);
+        match state {
+            State::Held => {
+                self.held.range(..before).rev().take(at_most).copied().map(Seq).collect()
+            }
+            State::Leased | State::Sending => self
+                .in_flight
+                .range(..before)
+                .rev()
+                .filter(|seq| is(seq))
+                .take(at_most)
+                .copied()
+                .map(Seq)
+                .collect(),
+            State::Stored => self
+                .rows
+                .range(..before)
+                .rev()
+                .filter(|(_, row)| row.state == State::Stored)
+                .take(at_most)
+                .map(|(&seq, _)| Seq(seq))
+                .collect(),
+            State::Closed => Vec::new(),
+        }
+    }
+
+    // What the writer does.
+
+    pub(super) fn lane(&mut self, route: &Arc<str>, upstream: &Arc<str>) -> LaneId {
+        let known = self.lanes_by_route.get(route).and_then(|lanes| {
+            lanes.iter().copied().find(|id| self.lanes[id.0 as usize].upstream == *upstream)
+        });
+        if let Some(known) = known {
+            return known;
+        }
+        let id = LaneId(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
+        let account = self.account(route);
+        self.lanes.push(Lane::new(account, Arc::clone(upstream)));
+        self.lanes_by_route.entry(Arc::clone(route)).or_default().push(id);
+        id
+    }
+
+    fn account(&mut self, route: &Arc<str>) -> usize {
+        if let Some(&known) = self.routes_by_name.get(route) {
+            return known;
+        }
+        self.routes.push(RouteAccount::new(Arc::clone(route)));
+        self.routes_by_name.insert(Arc::clone(route), self.routes.len() - 1);
+        self.routes.len() - 1
+    }
+
+    /// Whether one more entry fits under the caps of its route.
+    pub(super) fn cap_reached(
+        &self,
+        lane: LaneId,
+        amount: i64,
+        customer: Option<Digest>,
+        received_at: UnixMillis,
+        caps: &Caps,
+    ) -> Option<Cap> {
+        let route = self.lanes[lane.0 as usize].route;
+        self.routes[route].cap_reached(amount, caps).or_else(|| {
+            let ((most, window), customer) = (caps.per_customer?, customer?);
+            let accepted = self.customers.accepted(route, customer, received_at, window);
+            (accepted >= u64::from(most)).then_some(Cap::PerCustomer)
+        })
+    }
+
+    pub(super) fn next_seq(&self) -> i64 {
+        self.next_seq
+    }
+
+    /// Adds an open entry; its number must be above all others.
+    pub(super) fn insert(&mut self, row: Row, customer: Option<Digest>) -> Undo {
+        let undo = Undo::Inserted { seq: row.seq, customer };
+        self.next_seq = row.seq + 1;
+        if let Some(customer) = customer {
+            let route = self.lanes[row.lane.0 as usize].route;
+            self.customers.add(route, customer, row.received_at);
+        }
+        self.link(row);
+        undo
+    }
+
+    /// Changes an open entry.
+    pub(super) fn change(&mut self, seq: i64, change: impl FnOnce(&mut Row)) -> Option<Undo> {
+        let before = self.unlink(seq)?;
+        let mut row = before.clone();
+        change(&mut row);
+        self.link(row);
+        Some(Undo::Changed(before))
+    }
+
+    /// Closes an open entry; its key is remembered from `at` on.
+    pub(super) fn close(&mut self, seq: i64, outcome: Outcome, at: UnixMillis) -> Option<Undo> {
+        let row = self.unlink(seq)?;
+        self.remember(Closed {
+            seq,
+            key: row.key,
+            fingerprint: row.fingerprint,
+            outcome,
+            closed_at: at.0,
+        });
+        if outcome == Outcome::Declined {
+            self.routes[self.lanes[row.lane.0 as usize].route].declined += 1;
+        }
+        Some(Undo::Closed(row))
+    }
+
+    /// Takes changes back, the last one first.
+    pub(super) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Inserted { seq, customer } => {
+                if let Some(row) = self.unlink(seq) {
+                    self.next_seq = seq;
+                    if let Some(customer) = customer {
+                        let route = self.lanes[row.lane.0 as usize].route;
+                        self.customers.take_back(route, customer, row.received_at);
+                    }
+                }
+            }
+            Undo::Changed(row) => {
+                self.unlink(row.seq);
+                self.link(row);
+            }
+            Undo::Closed(row) => {
+                if let Some(closed) = self.closed.pop_back()
+                    && closed.outcome == Outcome::Declined
+                {
+                    self.routes[self.lanes[row.lane.0 as usize].route].declined -= 1;
+                }
+                self.link(row);
+            }
+        }
+    }
+
+    /// Everything up to `seq` is durable.
+    pub(super) fn show_up_to(&mut self, seq: i64) {
+        self.visible = self.visible.max(seq);
+    }
+
+    /// Numbers go on after `last`, and everything up to it is durable.
+    pub(super) fn continue_after(&mut self, last: i64) {
+        self.next_seq = self.next_seq.max(last + 1);
+        self.visible = self.visible.max(last);
+    }
+
+    /// A claim that nobody holds yet.
+    pub(super) fn new_fence(&mut self) -> u64 {
+        self.next_fence += 1;
+        self.next_fence
+    }
+
+    /// Remembers the key of a closed entry; in the order of closing.
+    pub(super) fn remember(&mut self, closed: Closed) {
+        let number = self.closed_base + self.closed.len() as u64;
+        self.keys.insert(closed.key, Place::Closed(number));
+        self.closed.push_back(closed);
+    }
+
+    /// Forgets keys whose dedupe window is over.
+    pub(super) fn forget(&mut self, now: UnixMillis, at_most: usize) {
+        for _ in 0..at_most {
+            match self.closed.front() {
+                Some(first) if first.closed_at.saturating_add(self.dedupe_window) <= now.0 => {}
+                _ => break,
+            }
+            if let Some(first) = self.closed.pop_front() {
+                if let Some(Place::Closed(number)) = self.keys.get(&first.key)
+                    && *number == self.closed_base
+                {
+                    self.keys.remove(&first.key);
+                }
+                self.closed_base += 1;
+            }
+        }
+    }
+
+    // What replayers do.
+
+    pub(super) fn lease(&mut self, seq: Seq) -> Option<u64> {
+        let row = self.rows.get(&seq.0)?;
+        let leased = after(row.state, Event::Lease)?;
+        if row.seq > self.visible || !self.is_head(row) {
+            return None;
+        }
+        let fence = self.new_fence();
+        self.change(seq.0, |row| {
+            row.state = leased;
+            row.fence = fence;
+        });
+        Some(fence)
+    }
+
+    pub(super) fn give_back(&mut self, seq: Seq, fence: u64) -> bool {
+        let Some(row) = self.rows.get(&seq.0).filter(|row| row.fence == fence) else {
+            return false;
+        };
+        let Some(stored) = after(row.state, Event::GiveBack) else { return false };
+        self.change(seq.0, |row| row.state = stored).is_some()
+    }
+
+    fn is_head(&self, row: &Row) -> bool {
+        row.sequence.is_none_or(|sequence| {
+            self.sequences.get(&sequence).and_then(|queue| queue.front()) == Some(&row.seq)
+        })
+    }
+
+    // The books.
+
+    fn link(&mut self, row: Row) {
+        self.keys.insert(row.key, Place::Open(row.seq));
+        let lane = &mut self.lanes[row.lane.0 as usize];
+        if row.state != State::Held {
+            lane.unheld += 1;
+        }
+        self.routes[lane.route].add(&row);
+        if let Some(sequence) = row.sequence {
+            let queue = self.sequences.entry(sequence).or_default();
+            let at = queue.partition_point(|&seq| seq < row.seq);
+            queue.insert(at, row.seq);
+            let second = if at == 0 { queue.get(1).copied() } else { None };
+            if let Some(second) = second.and_then(|seq| self.rows.get(&seq)).cloned() {
+                self.unschedule(&second);
+            }
+        }
+        self.rows.insert(row.seq, row.clone());
+        self.schedule(&row);
+    }
+
+    fn unlink(&mut self, seq: i64) -> Option<Row> {
+        let row = self.rows.remove(&seq)?;
+        self.keys.remove(&row.key);
+        let lane = &mut self.lanes[row.lane.0 as usize];
+        if row.state != State::Held {
+            lane.unheld -= 1;
+        }
+        self.routes[lane.route].remove(&row);
+        self.unschedule(&row);
+        if let Some(sequence) = row.sequence {
+            self.leave_sequence(sequence, seq);
+        }
+        Some(row)
+    }
+
+    fn leave_sequence(&mut self, sequence: Digest, seq: i64) {
+        let Some(queue) = self.sequences.get_mut(&sequence) else { return };
+        let at = queue.partition_point(|&other| other < seq);
+        if queue.get(at) == Some(&seq) {
+            queue.remove(at);
+        }
+        let next = if at == 0 { queue.front().copied() } else { None };
+        if queue.is_empty() {
+            self.sequences.remove(&sequence);
+        }
+        if let Some(next) = next.and_then(|seq| self.rows.get(&seq)).cloned() {
+            self.schedule(&next);
+        }
+    }
+
+    /// Puts an entry where its state is looked for.
+    fn schedule(&mut self, row: &Row) {
+        match row.state {
+            State::Held => {
+                self.held.insert(row.seq);
+            }
+            State::Leased | State::Sending => {
+                self.in_flight.insert(row.seq);
+            }
+            State::Stored if self.is_head(row) => {
+                self.lanes[row.lane.0 as usize].schedule(row.seq, row.not_before);
+            }
+            State::Stored | State::Closed => {}
+        }
+    }
+
+    fn unschedule(&mut self, row: &Row) {
+        match row.state {
+            State::Held => {
+                self.held.remove(&row.seq);
+            }
+            State::Leased | State::Sending => {
+                self.in_flight.remove(&row.seq);
+            }
+            State::Stored => self.lanes[row.lane.0 as usize].unschedule(row.seq, row.not_before),
+            State::Closed => {}
+        }
+    }
+}
+
+/// A fence is the incarnation of the process above the number of the claim: never the same again.
+const FENCE_BITS: u32 = 40;

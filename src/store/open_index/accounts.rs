@@ -1,0 +1,162 @@
+//! How much is open per route and customer: what caps are checked against. Exact: changed only where rows are.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{OpenIndex, Row};
+use crate::{
+    store::{Cap, Caps, Digest, RouteTotals, State},
+    time::UnixMillis,
+};
+
+/// One route's open entries.
+#[derive(Debug)]
+pub(super) struct RouteAccount {
+    pub(super) name: Arc<str>,
+    open: u64,
+    held: u64,
+    /// Wide enough for any number of amounts.
+    sum: i128,
+    pub(super) declined: u64,
+    /// Numbers and times of entries in the order they came; those at the front that are closed are dropped when asked.
+    arrivals: VecDeque<i64>,
+}
+
+impl RouteAccount {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self { name, open: 0, held: 0, sum: 0, declined: 0, arrivals: VecDeque::new() }
+    }
+
+    pub(super) fn add(&mut self, row: &Row) {
+        self.open += 1;
+        self.held += u64::from(row.state == State::Held);
+        self.sum += counted(row.amount);
+        if self.arrivals.back().is_none_or(|&last| last < row.seq) {
+            self.arrivals.push_back(row.seq);
+        } else if self.arrivals.front().is_some_and(|&first| first > row.seq) {
+            self.arrivals.push_front(row.seq);
+        }
+    }
+
+    pub(super) fn remove(&mut self, row: &Row) {
+        self.open -= 1;
+        self.held -= u64::from(row.state == State::Held);
+        self.sum -= counted(row.amount);
+    }
+
+    pub(super) fn cap_reached(&self, amount: i64, caps: &Caps) -> Option<Cap> {
+        if self.open >= caps.open {
+            return Some(Cap::Open);
+        }
+        let most = i128::from(caps.open_sum?);
+        (self.sum + counted(amount) > most).then_some(Cap::OpenSum)
+    }
+}
+
+/// A negative amount makes no room for others.
+fn counted(amount: i64) -> i128 {
+    i128::from(amount.max(0))
+}
+
+/// When entries of each customer were accepted, closed ones included.
+#[derive(Debug, Default)]
+pub(super) struct Customers {
+    accepted: HashMap<(usize, Digest), VecDeque<i64>>,
+}
+
+impl Customers {
+    pub(super) fn add(&mut self, route: usize, customer: Digest, at: i64) {
+        let times = self.accepted.entry((route, customer)).or_default();
+        let place = times.partition_point(|&other| other <= at);
+        times.insert(place, at);
+    }
+
+    pub(super) fn take_back(&mut self, route: usize, customer: Digest, at: i64) {
+        if let Some(times) = self.accepted.get_mut(&(route, customer)) {
+            let place = times.partition_point(|&other| other < at);
+            if times.get(place) == Some(&at) {
+                times.remove(place);
+            }
+            if times.is_empty() {
+                self.accepted.remove(&(route, customer));
+            }
+        }
+    }
+
+    /// How many came within `window` before `now`.
+    pub(super) fn accepted(
+        &self,
+        route: usize,
+        customer: Digest,
+        now: UnixMillis,
+        window: Duration,
+    ) -> u64 {
+        let from = now.minus(window).0;
+        self.accepted.get(&(route, customer)).map_or(0, |times| {
+            (times.len() - times.partition_point(|&at| at <= from)) as u64
+        })
+    }
+
+    /// Forgets what no window looks back to.
+    pub(super) fn forget(&mut self, before: UnixMillis) {
+        self.accepted.retain(|_, times| {
+            let keep_from = times.partition_point(|&at| at <= before.0);
+            times.drain(..keep_from);
+            !times.is_empty()
+        });
+    }
+}
+
+impl OpenIndex {
+    /// An entry that closed earlier still counts for its customer.
+    pub(in crate::store) fn count_customer(
+        &mut self,
+        route: &Arc<str>,
+        customer: Digest,
+        received_at: i64,
+    ) {
+        let account = self.account(route);
+        self.customers.add(account, customer, received_at);
+    }
+
+    pub(in crate::store) fn forget_customers(&mut self, before: UnixMillis) {
+        self.customers.forget(before);
+    }
+
+    pub(in crate::store) fn set_declined(&mut self, route: &Arc<str>, declined: u64) {
+        let account = self.account(route);
+        self.routes[account].declined = declined;
+    }
+
+    /// Fewer declined ones are kept now.
+    pub(in crate::store) fn declined_gone(&mut self, route: &str, gone: u64) {
+        if let Some(&account) = self.routes_by_name.get(route) {
+            let declined = &mut self.routes[account].declined;
+            *declined = declined.saturating_sub(gone);
+        }
+    }
+
+    pub(in crate::store) fn totals(&mut self) -> BTreeMap<Arc<str>, RouteTotals> {
+        let rows = &self.rows;
+        self.routes
+            .iter_mut()
+            .map(|route| {
+                while route.arrivals.front().is_some_and(|seq| !rows.contains_key(seq)) {
+                    route.arrivals.pop_front();
+                }
+                let oldest = route.arrivals.front().and_then(|seq| rows.get(seq));
+                let totals = RouteTotals {
+                    open: route.open,
+                    held: route.held,
+                    open_sum: i64::try_from(route.sum).unwrap_or(i64::MAX),
+                    oldest_open: oldest.map(|row| UnixMillis(row.received_at)),
+                    declined: route.declined,
+                };
+                (Arc::clone(&route.name), totals)
+            })
+            .collect()
+    }
+}

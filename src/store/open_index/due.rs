@@ -1,0 +1,163 @@
+//! When entries fall due: per route and upstream, heads of their sequences only.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{OpenIndex, Row};
+use crate::{
+    store::{Scope, Seq, State},
+    time::UnixMillis,
+};
+
+/// The stored entries of one route and one upstream that nothing but time holds back.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Position of the route's account.
+    pub(super) route: usize,
+    pub(super) upstream: Arc<str>,
+    /// Open and not held.
+    pub(super) unheld: u64,
+    /// Due at some time already asked for.
+    ripe: BTreeSet<i64>,
+    waiting: BTreeSet<(i64, i64)>,
+    ripe_until: i64,
+}
+
+impl Lane {
+    pub(super) fn new(route: usize, upstream: Arc<str>) -> Self {
+        Self {
+            route,
+            upstream,
+            unheld: 0,
+            ripe: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            ripe_until: i64::MIN,
+        }
+    }
+
+    pub(super) fn schedule(&mut self, seq: i64, not_before: i64) {
+        if not_before <= self.ripe_until {
+            self.ripe.insert(seq);
+        } else {
+            self.waiting.insert((not_before, seq));
+        }
+    }
+
+    pub(super) fn unschedule(&mut self, seq: i64, not_before: i64) {
+        if not_before > self.ripe_until {
+            self.waiting.remove(&(not_before, seq));
+        } else {
+            self.ripe.remove(&seq);
+        }
+    }
+
+    /// Moves on to `now`. Callers may be a little apart, so it only moves back when the clock was set back.
+    fn ripen(&mut self, now: i64, not_before: impl Fn(i64) -> i64) {
+        if now.saturating_add(CLOCK_SET_BACK) < self.ripe_until {
+            for seq in std::mem::take(&mut self.ripe) {
+                self.waiting.insert((not_before(seq), seq));
+            }
+            self.ripe_until = now;
+        }
+        self.ripe_until = self.ripe_until.max(now);
+        while let Some(&(due, seq)) = self.waiting.first() {
+            if due > now {
+                break;
+            }
+            self.waiting.pop_first();
+            self.ripe.insert(seq);
+        }
+    }
+}
+
+impl OpenIndex {
+    pub(in crate::store) fn due(
+        &mut self,
+        scope: &Scope,
+        now: UnixMillis,
+        at_most: usize,
+    ) -> Vec<Seq> {
+        if let Some(seq) = scope.seq {
+            let due = self.rows.get(&seq.0).is_some_and(|row| {
+                self.is_waiting(row) && self.fits(row, scope) && row.not_before <= now.0
+            });
+            return if due && at_most > 0 { vec![seq] } else { Vec::new() };
+        }
+        self.ripen(scope, now);
+        let visible = self.visible;
+        let mut due: Vec<i64> = self
+            .lanes
+            .iter()
+            .filter(|lane| self.lane_fits(lane, scope))
+            .flat_map(|lane| {
+                let ripe = lane.ripe.range(..=visible).copied();
+                ripe.filter(|seq| self.is_due(lane, *seq, now)).take(at_most)
+            })
+            .collect();
+        due.sort_unstable();
+        due.truncate(at_most);
+        due.into_iter().map(Seq).collect()
+    }
+
+    /// The earliest time at which something of the scope is due; `now` if something is due already.
+    pub(in crate::store) fn next_due(
+        &mut self,
+        scope: &Scope,
+        now: UnixMillis,
+    ) -> Option<UnixMillis> {
+        if let Some(seq) = scope.seq {
+            let row = self.rows.get(&seq.0)?;
+            let waits = self.is_waiting(row) && self.fits(row, scope);
+            return waits.then(|| UnixMillis(row.not_before.max(now.0)));
+        }
+        self.ripen(scope, now);
+        self.lanes
+            .iter()
+            .filter(|lane| self.lane_fits(lane, scope))
+            .filter_map(|lane| {
+                let mut ripe = lane.ripe.range(..=self.visible);
+                if ripe.any(|&seq| self.is_due(lane, seq, now)) {
+                    return Some(now);
+                }
+                lane.waiting.first().map(|&(due, _)| UnixMillis(due))
+            })
+            .min()
+    }
+
+    pub(in crate::store) fn open_in(&self, scope: &Scope) -> u64 {
+        if let Some(seq) = scope.seq {
+            let open = self.rows.get(&seq.0);
+            return u64::from(open.is_some_and(|row| row.state != State::Held && self.fits(row, scope)));
+        }
+        self.lanes.iter().filter(|lane| self.lane_fits(lane, scope)).map(|lane| lane.unheld).sum()
+    }
+
+    fn ripen(&mut self, scope: &Scope, now: UnixMillis) {
+        let rows = &self.rows;
+        for lane in &mut self.lanes {
+            let fits = scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
+                && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream);
+            if fits {
+                lane.ripen(now.0, |seq| rows.get(&seq).map_or(i64::MIN, |row| row.not_before));
+            }
+        }
+    }
+
+    fn is_due(&self, lane: &Lane, seq: i64, now: UnixMillis) -> bool {
+        lane.ripe_until <= now.0 || self.rows.get(&seq).is_some_and(|row| row.not_before <= now.0)
+    }
+
+    fn is_waiting(&self, row: &Row) -> bool {
+        row.state == State::Stored && row.seq <= self.visible && self.is_head(row)
+    }
+
+    fn fits(&self, row: &Row, scope: &Scope) -> bool {
+        self.lane_fits(&self.lanes[row.lane.0 as usize], scope)
+    }
+
+    fn lane_fits(&self, lane: &Lane, scope: &Scope) -> bool {
+        scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
+            && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream)
+    }
+}
+
+const CLOCK_SET_BACK: i64 = 60_000;

@@ -1,0 +1,117 @@
+-- The append log: one row per entry, written once with one insert, in order, without secondary indexes.
+-- State words are those of the product; times are milliseconds since 1970 UTC.
+CREATE TABLE log (
+    seq            INTEGER PRIMARY KEY,
+    received_at    INTEGER NOT NULL,
+    route          TEXT    NOT NULL,
+    upstream       TEXT    NOT NULL,
+    key            BLOB    NOT NULL,   -- digest of route, principal and key
+    fingerprint    BLOB    NOT NULL,   -- digest of method, target and body
+    sequence       BLOB,               -- digest; entries of one sequence are sent in order
+    customer       BLOB,               -- digest; whose caps it counts against
+    amount         INTEGER NOT NULL,
+    not_before     INTEGER NOT NULL,
+    expires_at     INTEGER NOT NULL,
+    reason         TEXT    NOT NULL,   -- why standin answered
+    certainty      TEXT    NOT NULL,   -- what the first attempt left behind
+    held           TEXT,               -- stored as held at once, and why
+    request_id     TEXT    NOT NULL,
+    key_text       TEXT    NOT NULL,
+    principal      TEXT    NOT NULL,
+    cause          TEXT    NOT NULL,
+    labels         TEXT    NOT NULL,   -- JSON [[name, value], …], or empty
+    client_ip      TEXT    NOT NULL,
+    method         TEXT    NOT NULL,
+    target         TEXT    NOT NULL,
+    headers        BLOB    NOT NULL,   -- 'name: value' lines, in order
+    trailers       BLOB    NOT NULL,
+    answer_status  INTEGER NOT NULL,   -- the answer the client got
+    answer_headers BLOB    NOT NULL,
+    answer_body    BLOB    NOT NULL,
+    checksum       INTEGER NOT NULL,
+    body           BLOB    NOT NULL
+) STRICT;
+
+-- Where entries that moved stand. An entry without a row here is as its log row says: stored, or held at once.
+CREATE TABLE state (
+    seq         INTEGER PRIMARY KEY,
+    state       TEXT    NOT NULL,      -- stored, sending, held, closed (a claim, leased, is only in memory)
+    outcome     TEXT,
+    held        TEXT,
+    certainty   TEXT    NOT NULL,      -- the worst over all attempts and over its key
+    attempts    INTEGER NOT NULL,
+    interrupted INTEGER NOT NULL,      -- starts in a row that found it in 'sending'
+    not_before  INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    fence       INTEGER NOT NULL,      -- the last claim: incarnation of the process (upper bits) and number
+    closed_at   INTEGER
+) STRICT;
+CREATE INDEX state_closed ON state (closed_at) WHERE closed_at IS NOT NULL;
+CREATE INDEX state_outcome ON state (outcome, seq) WHERE outcome IS NOT NULL;
+
+-- Append-only. The first line of an entry, how it was stored, is its log row.
+CREATE TABLE history (
+    seq            INTEGER NOT NULL,
+    line           INTEGER NOT NULL,
+    at             INTEGER NOT NULL,
+    state          TEXT    NOT NULL,
+    outcome        TEXT,
+    held           TEXT,
+    who            TEXT    NOT NULL,
+    why            TEXT    NOT NULL,
+    attempt        INTEGER NOT NULL,
+    answer_status  INTEGER,
+    answer_headers BLOB,
+    answer_body    BLOB,
+    PRIMARY KEY (seq, line)
+) STRICT, WITHOUT ROWID;
+
+-- What is still needed of a closed entry whose log row is gone: its key must be known for the whole dedupe window.
+CREATE TABLE remembered (
+    seq            INTEGER PRIMARY KEY,
+    received_at    INTEGER NOT NULL,
+    route          TEXT    NOT NULL,
+    key            BLOB    NOT NULL,
+    fingerprint    BLOB    NOT NULL,
+    customer       BLOB,
+    outcome        TEXT    NOT NULL,
+    closed_at      INTEGER NOT NULL,
+    answer_status  INTEGER NOT NULL,
+    answer_headers BLOB    NOT NULL,
+    answer_body    BLOB    NOT NULL
+) STRICT;
+CREATE INDEX remembered_closed ON remembered (closed_at);
+
+-- How entries ended, per UTC day (days since 1970) and route.
+CREATE TABLE volume (
+    day         INTEGER NOT NULL,
+    route       TEXT    NOT NULL,
+    accepted    INTEGER NOT NULL DEFAULT 0,
+    amount      INTEGER NOT NULL DEFAULT 0,
+    completed   INTEGER NOT NULL DEFAULT 0,
+    declined    INTEGER NOT NULL DEFAULT 0,
+    written_off INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, route)
+) STRICT, WITHOUT ROWID;
+
+-- Who did what, to what, and why. Append-only.
+CREATE TABLE audit (
+    id        INTEGER PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    who       TEXT    NOT NULL,
+    what      TEXT    NOT NULL,
+    done_to   TEXT    NOT NULL,
+    why       TEXT    NOT NULL
+) STRICT;
+
+-- Small durable values of other parts, by name.
+CREATE TABLE value (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The store's own numbers: salt, incarnation, watermarks.
+CREATE TABLE meta (
+    name  TEXT    NOT NULL PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

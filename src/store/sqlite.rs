@@ -1,0 +1,223 @@
+//! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
+//!
+//! `start` rebuilds the open index, `write` writes batches, `read` answers questions, `retention` deletes.
+
+mod read;
+mod retention;
+mod start;
+mod write;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use tokio::time::Instant;
+
+use super::{StoreError, StoreOptions, Synchronous};
+
+pub(super) use read::Reader;
+pub(super) use write::WriteError;
+
+/// The connection that writes. Only the writer thread has it.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Option<Connection>,
+    wal_pages: Arc<AtomicI32>,
+}
+
+impl Database {
+    /// Opens or creates the file and brings its schema up to date. Refuses what is not ours, is newer, or is damaged;
+    /// changes nothing then.
+    pub(super) fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        // Older ones can lose committed transactions when a checkpoint races a write.
+        if rusqlite::version_number() < OLDEST_SQLITE {
+            let version = rusqlite::version();
+            return Err(StoreError::Failed(format!("SQLite {version} is too old")));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&options.path, flags)?;
+        check_owner(&connection, &options.path)?;
+        prepare(&connection, options)?;
+        quick_check(&mut connection, &options.path)?;
+        migrate(&mut connection)?;
+        let wal_pages = Arc::new(AtomicI32::new(0));
+        let seen = Arc::clone(&wal_pages);
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            seen.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { connection: Some(connection), wal_pages })
+    }
+
+    /// Moves the log into the file once it is long, after the batch was answered: nobody waits for it but the next one.
+    pub(super) fn checkpoint_if_due(&mut self) {
+        if self.wal_pages.load(Ordering::Relaxed) < WAL_PAGES {
+            return;
+        }
+        if let Err(error) = self.checkpoint("PASSIVE") {
+            // The log keeps everything; the next commit or the next checkpoint meets the fault again.
+            tracing::warn!(%error, "checkpoint failed");
+        }
+    }
+
+    /// After a failed sync, what the log's pages hold in memory may never reach the disk. Copying all of them into the
+    /// file and starting an empty log makes sure that nothing new is written behind them.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        if self.checkpoint("TRUNCATE")? {
+            Ok(())
+        } else {
+            Err(StoreError::Failed("the log is in use and cannot be emptied".into()))
+        }
+    }
+
+    /// Empties the log and closes.
+    pub(super) fn close(&mut self) {
+        if self.connection.is_some()
+            && let Err(error) = self.checkpoint("TRUNCATE")
+        {
+            tracing::warn!(%error, "the log could not be emptied at the end; the next start reads it");
+        }
+        self.abandon();
+    }
+
+    /// Lets go of the connection as it is.
+    pub(super) fn abandon(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err((_, error)) = connection.close()
+        {
+            tracing::warn!(%error, "the connection did not close");
+        }
+    }
+
+    /// Bytes of the file that deleted rows have left free.
+    pub(super) fn free_bytes(&self) -> u64 {
+        let pragma = |name| -> Option<u64> {
+            let value: i64 =
+                self.connection.as_ref()?.pragma_query_value(None, name, |row| row.get(0)).ok()?;
+            u64::try_from(value).ok()
+        };
+        pragma("freelist_count").zip(pragma("page_size")).map_or(0, |(pages, size)| pages * size)
+    }
+
+    /// True if all of the log is in the file now.
+    fn checkpoint(&mut self, how: &str) -> Result<bool, StoreError> {
+        let (busy, log, done) =
+            self.connection()?.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })?;
+        let complete = busy == 0 && log == done;
+        if complete {
+            self.wal_pages.store(0, Ordering::Relaxed);
+        }
+        Ok(complete)
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        self.connection.as_mut().ok_or_else(|| StoreError::Failed("the file is not open".into()))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn check_owner(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let application = match number("PRAGMA application_id") {
+        Ok(application) => application,
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            let path = path.display();
+            return Err(StoreError::Failed(format!("{path} is damaged, or no SQLite file")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let version = number("PRAGMA user_version")?;
+    let empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if application != APPLICATION_ID && !(application == 0 && empty) {
+        return Err(StoreError::Failed(format!("{} is no store of standin", path.display())));
+    }
+    match u32::try_from(version) {
+        Ok(version) if version as usize <= MIGRATIONS.len() => Ok(()),
+        _ => Err(StoreError::Newer(path.to_owned(), u32::try_from(version).unwrap_or(u32::MAX))),
+    }
+}
+
+fn prepare(connection: &Connection, options: &StoreOptions) -> Result<(), StoreError> {
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "page_size", 8192)?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Failed(format!("write-ahead log refused: journal_mode is {mode}")));
+    }
+    let synchronous = match options.synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::NormalForTests => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // Checkpoints are ours (`checkpoint_if_due`).
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", i64::from(WAL_PAGES) * 8192 * 2)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -32 * 1024)?;
+    // What was deleted is overwritten where that costs no further write.
+    connection.pragma_update(None, "secure_delete", "FAST")?;
+    Ok(())
+}
+
+/// Looks for damage, but not for ever: a huge file is checked as far as the time allows.
+fn quick_check(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let until = Instant::now() + CHECK;
+    connection.progress_handler(10_000, Some(move || Instant::now() > until))?;
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    match found {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(damage) => Err(StoreError::Failed(format!("{} is damaged: {damage}", path.display()))),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            tracing::info!(path = %path.display(), "too large for a whole check at start");
+            Ok(())
+        }
+        Err(error) => Err(StoreError::Failed(format!("{} is damaged: {error}", path.display()))),
+    }
+}
+
+/// Applies what is missing, each step in a transaction of its own. A loop of ten lines: the migration crates want an
+/// older rusqlite or a table of their own, and `user_version` is what SQLite has for this.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (number, migration) in MIGRATIONS.iter().enumerate() {
+        let number = i64::try_from(number + 1).unwrap_or(i64::MAX);
+        if number > version {
+            let step = connection.transaction()?;
+            step.execute_batch(migration)?;
+            step.pragma_update(None, "application_id", APPLICATION_ID)?;
+            step.pragma_update(None, "user_version", number)?;
+            step.commit()?;
+        }
+    }
+    Ok(())
+}
+
+const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql")];
+/// 3.51.3.
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// `stin`.
+const APPLICATION_ID: i64 = 0x7374_696e;
+/// Pages of the log after which it is moved into the file: about 4 MB.
+const WAL_PAGES: i32 = 500;
+/// How long another program (a person with a SQL shell) may hold the file's write lock.
+const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK: Duration = Duration::from_secs(5);

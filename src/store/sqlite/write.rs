@@ -1,0 +1,254 @@
+//! Writes one batch: one transaction, one sync.
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{Database, read};
+use crate::store::{
+    AuditLine, KeptAnswer, Outcome,
+    codec::{self, Prepared},
+    open_index::Row,
+    plan::{Decided, Line, Plan, Write},
+};
+use crate::time::UnixMillis;
+
+/// Why a batch is not written.
+#[derive(Debug)]
+pub(in crate::store) enum WriteError {
+    /// The disk is full; nothing of the batch is there.
+    Full,
+    /// Nothing of the batch is there; another one may succeed.
+    Refused(String),
+    /// Nobody knows what of it is on disk.
+    Broken(String),
+}
+
+impl Database {
+    /// Writes all of it durably, or says why not. Gives the kept answers that captures of known keys ask for.
+    pub(in crate::store) fn write(
+        &mut self,
+        plan: &Plan,
+    ) -> Result<Vec<Option<KeptAnswer>>, WriteError> {
+        let connection = self.connection().map_err(|error| WriteError::Broken(error.to_string()))?;
+        let written = try_write(connection, plan);
+        if written.is_err() && !connection.is_autocommit() {
+            connection
+                .execute_batch("ROLLBACK")
+                .map_err(|error| WriteError::Broken(error.to_string()))?;
+        }
+        written
+    }
+}
+
+fn try_write(
+    connection: &mut Connection,
+    plan: &Plan,
+) -> Result<Vec<Option<KeptAnswer>>, WriteError> {
+    if plan.writes.is_empty() {
+        return Ok(kept_answers(connection, plan)?);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut statements = Statements::new(&transaction)?;
+    for write in &plan.writes {
+        statements.write(write, plan.now)?;
+    }
+    drop(statements);
+    write_volumes(&transaction, plan)?;
+    let kept = kept_answers(&transaction, plan)?;
+    transaction.commit()?;
+    Ok(kept)
+}
+
+fn kept_answers(
+    connection: &Connection,
+    plan: &Plan,
+) -> Result<Vec<Option<KeptAnswer>>, rusqlite::Error> {
+    plan.captures
+        .iter()
+        .map(|(_, decided)| match decided {
+            Decided::Same { seq, .. } => read::kept_answer(connection, *seq).optional(),
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+/// Prepared once per batch.
+struct Statements<'a> {
+    connection: &'a Transaction<'a>,
+    entry: CachedStatement<'a>,
+    moved: CachedStatement<'a>,
+    line: CachedStatement<'a>,
+}
+
+impl<'a> Statements<'a> {
+    fn new(connection: &'a Transaction<'a>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            connection,
+            entry: connection.prepare_cached(
+                "INSERT INTO log (seq, received_at, route, upstream, key, fingerprint, sequence, customer,
+                     amount, not_before, expires_at, reason, certainty, held, request_id, key_text,
+                     principal, cause, labels, client_ip, method, target, headers, trailers,
+                     answer_status, answer_headers, answer_body, checksum, body)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?,
+            moved: connection.prepare_cached(
+                "INSERT INTO state (seq, state, outcome, held, certainty, attempts, interrupted,
+                     not_before, expires_at, fence, closed_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT (seq) DO UPDATE SET state = ?2, outcome = ?3, held = ?4, certainty = ?5,
+                     attempts = ?6, interrupted = ?7, not_before = ?8, expires_at = ?9, fence = ?10,
+                     closed_at = ?11",
+            )?,
+            line: connection.prepare_cached(
+                "INSERT INTO history (seq, line, at, state, outcome, held, who, why, attempt,
+                     answer_status, answer_headers, answer_body)
+                 VALUES (?1, 1 + coalesce((SELECT max(line) FROM history WHERE seq = ?1), 0),
+                     ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?,
+        })
+    }
+
+    fn write(&mut self, write: &Write, now: UnixMillis) -> Result<(), WriteError> {
+        match write {
+            Write::Entry { seq, entry } => Ok(self.entry(*seq, entry)?),
+            Write::Move { row, closed, line } => {
+                self.moved(row, *closed)?;
+                self.line(row.seq, line, now)
+            }
+            Write::Line { seq, line } => self.line(*seq, line, now),
+            Write::Audit(line) => Ok(self.audit(line)?),
+            Write::Value { name, value } => Ok(self.value(name, value)?),
+        }
+    }
+
+    fn entry(&mut self, seq: i64, prepared: &Prepared) -> Result<(), rusqlite::Error> {
+        let entry = &prepared.entry;
+        self.entry.execute(params![
+            seq,
+            entry.received_at.0,
+            &*entry.route,
+            &*entry.upstream,
+            &entry.identity.key.0.to_be_bytes()[..],
+            &entry.identity.fingerprint.0.to_be_bytes()[..],
+            entry.sequence.map(|sequence| sequence.0.to_be_bytes()),
+            entry.customer.map(|customer| customer.0.to_be_bytes()),
+            entry.amount,
+            entry.not_before.0,
+            entry.expires_at.0,
+            entry.reason.word(),
+            entry.certainty.word(),
+            entry.held.map(|held| held.word()),
+            entry.request_id,
+            entry.identity.key_text,
+            entry.identity.principal,
+            entry.cause,
+            prepared.labels,
+            entry.request.client_ip,
+            entry.request.method,
+            entry.request.target,
+            prepared.headers,
+            prepared.trailers,
+            entry.answer.status,
+            prepared.answer_headers,
+            &entry.answer.body[..],
+            prepared.checksum,
+            &entry.request.body[..],
+        ])?;
+        Ok(())
+    }
+
+    fn moved(
+        &mut self,
+        row: &Row,
+        closed: Option<(Outcome, UnixMillis)>,
+    ) -> Result<(), rusqlite::Error> {
+        self.moved.execute(params![
+            row.seq,
+            row.state.word(),
+            closed.map(|(outcome, _)| outcome.word()),
+            row.held.map(|held| held.word()),
+            row.certainty.word(),
+            row.attempts,
+            row.interrupted,
+            row.not_before,
+            row.expires_at,
+            row.fence.cast_signed(),
+            closed.map(|(_, at)| at.0),
+        ])?;
+        Ok(())
+    }
+
+    fn line(&mut self, seq: i64, line: &Line, now: UnixMillis) -> Result<(), WriteError> {
+        let headers = line.answer.as_ref().map(|answer| codec::fields(&answer.headers));
+        let headers = headers.transpose().map_err(|error| WriteError::Refused(error.to_string()))?;
+        self.line.execute(params![
+            seq,
+            now.0,
+            line.state.word(),
+            line.outcome.map(|outcome| outcome.word()),
+            line.held.map(|held| held.word()),
+            line.who,
+            line.why,
+            line.attempt,
+            line.answer.as_ref().map(|answer| answer.status),
+            headers,
+            line.answer.as_ref().map(|answer| &answer.body[..]),
+        ])?;
+        Ok(())
+    }
+
+    fn audit(&self, line: &AuditLine) -> Result<(), rusqlite::Error> {
+        let sql = "INSERT INTO audit (at, who, what, done_to, why) VALUES (?, ?, ?, ?, ?)";
+        self.connection
+            .prepare_cached(sql)?
+            .execute(params![line.at.0, line.who, line.what, line.on, line.why])?;
+        Ok(())
+    }
+
+    fn value(&self, name: &str, value: &str) -> Result<(), rusqlite::Error> {
+        let sql = "INSERT INTO value (name, value) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO UPDATE SET value = ?2";
+        self.connection.prepare_cached(sql)?.execute(params![name, value])?;
+        Ok(())
+    }
+}
+
+/// One statement per day, route and outcome of the batch, in the transaction of the marks: exact after any crash.
+fn write_volumes(transaction: &Transaction<'_>, plan: &Plan) -> Result<(), rusqlite::Error> {
+    for ((day, route, outcome), count) in &plan.volumes {
+        let column = match outcome {
+            Outcome::Completed | Outcome::AlreadyApplied => "completed",
+            Outcome::Declined => "declined",
+            Outcome::WrittenOff => "written_off",
+        };
+        let sql = format!(
+            "INSERT INTO volume (day, route, {column}) VALUES (?1, ?2, ?3)
+             ON CONFLICT (day, route) DO UPDATE SET {column} = {column} + ?3"
+        );
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        transaction.prepare_cached(&sql)?.execute(params![day, &**route, count])?;
+    }
+    Ok(())
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        use ErrorCode as C;
+        let why = error.to_string();
+        match error.sqlite_error_code() {
+            Some(C::DiskFull) => Self::Full,
+            Some(
+                C::DatabaseBusy
+                | C::DatabaseLocked
+                | C::TooBig
+                | C::OutOfMemory
+                | C::TypeMismatch
+                | C::ApiMisuse
+                | C::ParameterOutOfRange,
+            ) => Self::Refused(why),
+            // A number that is there already: the index and the file differ. Reading the file again settles it.
+            Some(_) => Self::Broken(why),
+            None => Self::Refused(why),
+        }
+    }
+}
+

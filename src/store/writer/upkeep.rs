@@ -1,0 +1,161 @@
+//! What the writer does besides batches: watches the disk, gives up room for marks, recovers after a failed write,
+//! deletes what is old.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Writer;
+use crate::{
+    store::{
+        StoreError,
+        disk::{self, Ballast, Room},
+        plan::Plan,
+        sqlite::{Database, WriteError},
+    },
+    time::UnixMillis,
+};
+
+/// When what is due.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Upkeep {
+    ballast: Option<Ballast>,
+    next_look: Option<Instant>,
+    next_clean: Option<Instant>,
+}
+
+impl Writer {
+    pub(super) fn upkeep(&mut self, now: Instant) {
+        if self.upkeep.next_look.is_none_or(|at| at <= now) {
+            self.upkeep.next_look = Some(now + LOOK);
+            self.look_at_disk();
+        }
+        if self.upkeep.next_clean.is_none_or(|at| at <= now) {
+            let more = self.clean();
+            self.upkeep.next_clean = Some(now + if more { Duration::ZERO } else { CLEAN });
+        }
+    }
+
+    /// Stops accepting before the disk is full, and begins again by itself.
+    fn look_at_disk(&mut self) {
+        let room = match disk::room(&self.shared.options.path) {
+            Ok(room) => room,
+            Err(error) => {
+                self.shared.gate.full(Some(format!("the disk cannot be looked at: {error}")));
+                return;
+            }
+        };
+        self.shared.note_bytes(room.used);
+        let full = self.why_full(room);
+        if full.is_none() && !self.keep_ballast(room) {
+            self.shared.gate.full(Some("no room for the reserve of marks".into()));
+            return;
+        }
+        self.shared.gate.full(full);
+    }
+
+    fn why_full(&self, room: Room) -> Option<String> {
+        let max = self.shared.options.max_bytes;
+        let used = room.used.saturating_sub(self.database.free_bytes());
+        if used >= max / 10 * 9 {
+            return Some(format!("full: {used} of max_bytes {max} are used"));
+        }
+        let kept = self.upkeep.ballast.as_ref().is_some_and(Ballast::is_kept);
+        let reserve = self.upkeep.ballast.as_ref().filter(|_| !kept).map_or(0, Ballast::bytes);
+        let low = room.low_water() + reserve;
+        (room.free < low)
+            .then(|| format!("the disk is full: {} bytes are free, {low} are needed", room.free))
+    }
+
+    fn keep_ballast(&mut self, room: Room) -> bool {
+        let shared = &self.shared;
+        let ballast = self.upkeep.ballast.get_or_insert_with(|| {
+            Ballast::new(&shared.options.path, shared.options.max_bytes, room.total)
+        });
+        ballast.is_kept() || ballast.keep().is_ok()
+    }
+
+    /// The disk was full in the middle of a batch. Captures are refused; marks get the reserve.
+    pub(super) fn full(&mut self, mut plan: Plan) {
+        self.shared.gate.full(Some("the disk is full".into()));
+        self.upkeep.next_look = Some(Instant::now() + LOOK);
+        for (reply, _) in plan.drop_captures(&mut self.shared.index()) {
+            let _ = reply.send(Err(StoreError::NotAccepting("the disk is full".into())));
+        }
+        if let Some(ballast) = &self.upkeep.ballast
+            && let Err(error) = ballast.give_up()
+        {
+            tracing::error!(%error, "the reserve of marks could not be given up");
+        }
+        match self.database.write(&plan) {
+            Ok(kept) => {
+                self.show(&plan);
+                self.answer(plan, kept);
+            }
+            Err(WriteError::Full) => self.refuse(plan, "the disk is full"),
+            Err(WriteError::Refused(why)) => self.refuse(plan, &why),
+            Err(WriteError::Broken(why)) => {
+                self.refuse(plan, &why);
+                self.recover(&why);
+            }
+        }
+    }
+
+    /// A write failed and nobody knows what of it is on disk. The connection is dropped, the file is opened anew with
+    /// recovery, the index is rebuilt from what is there: an entry found that nobody was told of is accepted without
+    /// an answer and will be replayed.
+    pub(super) fn recover(&mut self, why: &str) {
+        self.shared.gate.broken(Some(why.to_owned()));
+        for capture in self.shared.queue.take_captures() {
+            let _ = capture.reply.send(Err(StoreError::NotAccepting(why.to_owned())));
+        }
+        while !self.shared.queue.is_closed() {
+            match self.reopen() {
+                Ok(()) => {
+                    tracing::warn!("the store works again");
+                    self.shared.gate.broken(None);
+                    self.shared.changed();
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the store cannot be opened again yet"),
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.shared.readers.renew();
+        self.database.abandon();
+        let mut database = Database::open(&self.shared.options)?;
+        database.settle()?;
+        let started = database.start(&self.shared.options, Some(&self.shared))?;
+        *self.shared.index() = started.index;
+        self.database = database;
+        Ok(())
+    }
+
+    /// Deletes closed entries past the retention, a few at a time. True if there is more.
+    fn clean(&mut self) -> bool {
+        let now = UnixMillis::now();
+        let options = &self.shared.options;
+        self.shared.index().forget(now, usize::MAX);
+        let (retention, window) = (now.minus(options.retention), now.minus(options.dedupe_window));
+        match self.database.delete_old(retention, window) {
+            Ok(deleted) => {
+                let mut index = self.shared.index();
+                for (route, declined) in &deleted.declined {
+                    index.declined_gone(route, *declined);
+                }
+                deleted.more
+            }
+            Err(error) => {
+                tracing::error!(%error, "closed entries could not be deleted");
+                false
+            }
+        }
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(500);
+const CLEAN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(1);
