@@ -408,8 +408,7 @@ impl Store {
     /// Reads an entry.
     pub async fn load(&self, seq: Seq) -> Result<Entry, StoreError> {
         let receipt = self.receipt(seq);
-        let mut entry =
-            self.shared().readers.read(move |reader| reader.load(seq, receipt)).await?;
+        let mut entry = self.shared().readers.read(move |reader| reader.load(seq, receipt)).await?;
         // A claim is only in memory.
         if entry.state == State::Stored && self.shared().is_leased(seq) {
             entry.state = State::Leased;
@@ -598,7 +597,10 @@ fn why_ephemeral(options: &StoreOptions) -> Result<Option<String>, StoreError> {
     Ok(match kind {
         DiskKind::Lasting => None,
         DiskKind::Ephemeral(name) if options.accept_ephemeral => {
-            tracing::warn!(disk = name, "entries will not outlive this disk: accepted by the configuration");
+            tracing::warn!(
+                disk = name,
+                "entries will not outlive this disk: accepted by the configuration"
+            );
             None
         }
         DiskKind::Ephemeral(name) => Some(format!("the store lies on {name}, which does not last")),

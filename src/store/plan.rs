@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    AuditLine, Cap, HeldReason, KeptAnswer, Outcome, Receipt, Sending, Seq, State,
-    StoreError, Verdict,
+    AuditLine, Cap, HeldReason, KeptAnswer, Outcome, Receipt, Sending, Seq, State, StoreError,
+    Verdict,
     codec::Prepared,
     open_index::{Known, OpenIndex, Row, Undo},
     receipt::Receipts,
@@ -56,9 +56,17 @@ pub(super) struct Line {
 /// What a capture came to.
 #[derive(Debug)]
 pub(super) enum Decided {
-    New { seq: Seq, receipt: Receipt },
+    New {
+        seq: Seq,
+        receipt: Receipt,
+    },
     /// Its kept answer is read within the batch's transaction.
-    Same { seq: Seq, receipt: Receipt, state: State, outcome: Option<Outcome> },
+    Same {
+        seq: Seq,
+        receipt: Receipt,
+        state: State,
+        outcome: Option<Outcome>,
+    },
     Conflict,
     CapReached(Cap),
 }
@@ -428,7 +436,13 @@ impl Plan {
         Ok(())
     }
 
-    fn change(&mut self, index: &mut OpenIndex, seq: i64, line: Line, change: impl FnOnce(&mut Row)) {
+    fn change(
+        &mut self,
+        index: &mut OpenIndex,
+        seq: i64,
+        line: Line,
+        change: impl FnOnce(&mut Row),
+    ) {
         if let Some(undo) = index.change(seq, change) {
             self.undo.push(undo);
         }
@@ -524,4 +538,3 @@ impl Verdict {
 
 /// Milliseconds of a UTC day.
 pub(super) const DAY: i64 = 86_400_000;
-

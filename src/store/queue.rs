@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{StoreError, writer::{Capture, MarkJob}};
+use super::{
+    StoreError,
+    writer::{Capture, MarkJob},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -62,7 +65,8 @@ impl Queue {
         }
         let bytes = capture.entry.bytes;
         let full = lanes.captures.len() >= CAPTURES
-            || (lanes.capture_bytes.saturating_add(bytes) > CAPTURE_BYTES && !lanes.captures.is_empty());
+            || (lanes.capture_bytes.saturating_add(bytes) > CAPTURE_BYTES
+                && !lanes.captures.is_empty());
         if full {
             return Err(StoreError::Busy);
         }

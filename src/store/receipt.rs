@@ -15,7 +15,9 @@ pub(super) struct Receipts {
 
 /// This text is no receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a receipt: 8 letters and digits such as 7K3M-Q2XD, the last of which checks the others")]
+#[error(
+    "not a receipt: 8 letters and digits such as 7K3M-Q2XD, the last of which checks the others"
+)]
 pub struct NotAReceipt;
 
 impl Receipts {
@@ -115,9 +117,7 @@ impl Mixer {
     fn unscramble(&self, mut x: u64) -> u64 {
         for round in (0..ROUNDS).rev() {
             x ^= x >> (self.bits / 2 + 1);
-            x = x
-                .wrapping_sub(self.salt >> round)
-                .wrapping_mul(inverse(self.factor(round)))
+            x = x.wrapping_sub(self.salt >> round).wrapping_mul(inverse(self.factor(round)))
                 & self.mask();
         }
         x
@@ -134,9 +134,7 @@ impl Mixer {
 
 /// Inverse of an odd number modulo 2^64 (Newton; each step doubles the bits that fit).
 fn inverse(odd: u64) -> u64 {
-    (0..6).fold(odd, |guess, _| {
-        guess.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(guess)))
-    })
+    (0..6).fold(odd, |guess, _| guess.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(guess))))
 }
 
 /// Sum of the digits times powers of a generator of GF(32): differs for every single change and every swap.
@@ -218,7 +216,8 @@ mod tests {
         let receipts = Receipts::new(42);
         let alike = (1..2000)
             .filter(|&seq| {
-                let (a, b) = (receipts.of(Seq(seq)).to_string(), receipts.of(Seq(seq + 1)).to_string());
+                let (a, b) =
+                    (receipts.of(Seq(seq)).to_string(), receipts.of(Seq(seq + 1)).to_string());
                 a[..4] == b[..4]
             })
             .count();

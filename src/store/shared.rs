@@ -8,8 +8,8 @@ use std::sync::{
 use tokio::sync::watch;
 
 use super::{
-    Accepting, EntrySummary, Seq, State, StoreError, StoreOptions, open_index::OpenIndex, queue::Queue, readers::Readers,
-    receipt::Receipts,
+    Accepting, EntrySummary, Seq, State, StoreError, StoreOptions, open_index::OpenIndex,
+    queue::Queue, readers::Readers, receipt::Receipts,
 };
 
 #[derive(Debug)]

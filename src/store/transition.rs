@@ -108,11 +108,11 @@ mod tests {
         assert_eq!(
             table,
             [
-                "l......c" .to_owned() + "chsh.cs", // stored
-                ".sSh...c" .to_owned() + "chsh.cs", // leased
-                "....csh." .to_owned() + "..S...s", // sending
-                "........" .to_owned() + "c.h.sch", // held
-                "........" .to_owned() + ".......", // closed
+                "l......c".to_owned() + "chsh.cs", // stored
+                ".sSh...c".to_owned() + "chsh.cs", // leased
+                "....csh.".to_owned() + "..S...s", // sending
+                "........".to_owned() + "c.h.sch", // held
+                "........".to_owned() + ".......", // closed
             ]
         );
     }

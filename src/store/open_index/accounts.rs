@@ -95,9 +95,9 @@ impl Customers {
         window: Duration,
     ) -> u64 {
         let from = now.minus(window).0;
-        self.accepted.get(&(route, customer)).map_or(0, |times| {
-            (times.len() - times.partition_point(|&at| at <= from)) as u64
-        })
+        self.accepted
+            .get(&(route, customer))
+            .map_or(0, |times| (times.len() - times.partition_point(|&at| at <= from)) as u64)
     }
 
     /// Forgets what no window looks back to.

@@ -126,7 +126,9 @@ impl OpenIndex {
     pub(in crate::store) fn open_in(&self, scope: &Scope) -> u64 {
         if let Some(seq) = scope.seq {
             let open = self.rows.get(&seq.0);
-            return u64::from(open.is_some_and(|row| row.state != State::Held && self.fits(row, scope)));
+            return u64::from(
+                open.is_some_and(|row| row.state != State::Held && self.fits(row, scope)),
+            );
         }
         self.lanes.iter().filter(|lane| self.lane_fits(lane, scope)).map(|lane| lane.unheld).sum()
     }
@@ -134,8 +136,9 @@ impl OpenIndex {
     fn ripen(&mut self, scope: &Scope, now: UnixMillis) {
         let rows = &self.rows;
         for lane in &mut self.lanes {
-            let fits = scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
-                && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream);
+            let fits =
+                scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
+                    && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream);
             if fits {
                 lane.ripen(now.0, |seq| rows.get(&seq).map_or(i64::MIN, |row| row.not_before));
             }

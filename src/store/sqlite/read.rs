@@ -82,9 +82,7 @@ impl Reader {
     pub(in crate::store) fn history(&self, seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
         let first = self
             .connection
-            .prepare_cached(
-                "SELECT received_at, held, reason, cause FROM log WHERE seq = ?",
-            )?
+            .prepare_cached("SELECT received_at, held, reason, cause FROM log WHERE seq = ?")?
             .query_row([seq.0], |row| {
                 let held = optional_word(row, 1, HeldReason::from_word)?;
                 let (reason, cause): (String, String) = (row.get(2)?, row.get(3)?);
@@ -177,7 +175,10 @@ impl Reader {
             .optional()?)
     }
 
-    pub(in crate::store) fn values(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+    pub(in crate::store) fn values(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT name, value FROM value WHERE name >= ? ORDER BY name")?;
@@ -295,7 +296,8 @@ fn entry(row: &SqlRow<'_>, receipt: Receipt) -> Result<Entry, rusqlite::Error> {
         answer_body: row.get_ref(29)?.as_blob()?,
     });
     let (read_headers, read_trailers) = (read_fields(headers), read_fields(trailers));
-    let intact = summed == row.get::<_, i64>(30)? && read_headers.is_some() && read_trailers.is_some();
+    let intact =
+        summed == row.get::<_, i64>(30)? && read_headers.is_some() && read_trailers.is_some();
     Ok(Entry {
         seq: Seq(row.get(0)?),
         receipt,
@@ -335,7 +337,10 @@ fn entry(row: &SqlRow<'_>, receipt: Receipt) -> Result<Entry, rusqlite::Error> {
 }
 
 /// The answer the client got, also of an entry whose log row is gone.
-pub(super) fn kept_answer(connection: &Connection, seq: Seq) -> Result<KeptAnswer, rusqlite::Error> {
+pub(super) fn kept_answer(
+    connection: &Connection,
+    seq: Seq,
+) -> Result<KeptAnswer, rusqlite::Error> {
     let columns = "answer_status, answer_headers, answer_body";
     connection
         .prepare_cached(&format!(
@@ -387,4 +392,3 @@ fn day_text(day: i64) -> String {
     let at = UnixMillis(day.saturating_mul(DAY)).to_string();
     at.split('T').next().unwrap_or_default().to_owned()
 }
-

@@ -25,8 +25,7 @@ impl Database {
         retention: UnixMillis,
         forgotten: UnixMillis,
     ) -> Result<Deleted, StoreError> {
-        let step =
-            self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let step = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut deleted = Deleted::default();
         let old: Vec<i64> = step
             .prepare_cached(
@@ -69,7 +68,8 @@ impl Database {
             )?
             .execute(params![seq, forgotten.0])?;
             for table in ["log", "state", "history"] {
-                step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?.execute([seq])?;
+                step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?
+                    .execute([seq])?;
             }
         }
         step.commit()?;

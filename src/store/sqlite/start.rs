@@ -2,9 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params,
+};
 
-use super::{Database, read::{digest, word}};
+use super::{
+    Database,
+    read::{digest, word},
+};
 use crate::{
     store::{
         Certainty, HeldReason, Outcome, State, StoreError, StoreOptions,
@@ -80,7 +85,11 @@ fn settle_sends(
         let interrupted = interrupted + 1;
         let state = after(State::Sending, Event::Start).unwrap_or(State::Stored);
         let (state, held, why) = if interrupted >= INTERRUPTED {
-            (State::Held, Some(HeldReason::Attempts), "standin ended while sending it, 3 times in a row")
+            (
+                State::Held,
+                Some(HeldReason::Attempts),
+                "standin ended while sending it, 3 times in a row",
+            )
         } else {
             (state, None, "standin ended while sending it: it may have been applied")
         };

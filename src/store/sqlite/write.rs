@@ -1,6 +1,9 @@
 //! Writes one batch: one transaction, one sync.
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior,
+    params,
+};
 
 use super::{Database, read};
 use crate::store::{
@@ -28,7 +31,8 @@ impl Database {
         &mut self,
         plan: &Plan,
     ) -> Result<Vec<Option<KeptAnswer>>, WriteError> {
-        let connection = self.connection().map_err(|error| WriteError::Broken(error.to_string()))?;
+        let connection =
+            self.connection().map_err(|error| WriteError::Broken(error.to_string()))?;
         let written = try_write(connection, plan);
         if written.is_err() && !connection.is_autocommit() {
             connection
@@ -179,7 +183,8 @@ impl<'a> Statements<'a> {
 
     fn line(&mut self, seq: i64, line: &Line, now: UnixMillis) -> Result<(), WriteError> {
         let headers = line.answer.as_ref().map(|answer| codec::fields(&answer.headers));
-        let headers = headers.transpose().map_err(|error| WriteError::Refused(error.to_string()))?;
+        let headers =
+            headers.transpose().map_err(|error| WriteError::Refused(error.to_string()))?;
         self.line.execute(params![
             seq,
             now.0,
@@ -251,4 +256,3 @@ impl From<rusqlite::Error> for WriteError {
         }
     }
 }
-
