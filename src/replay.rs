@@ -14,8 +14,12 @@ mod orphans;
 mod pace;
 mod replayer;
 mod request;
+#[cfg(test)]
+mod rig;
 mod runs;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod trigger;
 mod verdict;
 
