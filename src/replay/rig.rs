@@ -31,8 +31,8 @@ use crate::{
     mode::Modes,
     router::Routes,
     store::{
-        Appended, Caps, Certainty, Digest, Durable, Entry, Identity, KeptAnswer, NewEntry, Reason,
-        Seq, State, Store, StoreOptions, StoredRequest,
+        Appended, Caps, Certainty, Digest, Durable, Entry, Hook, Identity, KeptAnswer, NewEntry,
+        Reason, Seq, State, Store, StoreOptions, StoredRequest,
     },
     telemetry::Counters,
     time::UnixMillis,
@@ -109,6 +109,7 @@ impl Rig {
             counters: Counters::default(),
             request_id_header: http::HeaderName::from_static("x-request-id"),
             signing_key: None,
+            hook: Hook::default(),
         };
         parts.counters.worker(parts.routes.all.len());
         let (replay, _) = Replay::new(parts.clone());
@@ -353,13 +354,8 @@ pub(super) async fn eventually<T, E: Debug>(ask: impl Fn() -> Result<T, E>) -> T
 }
 
 fn options(folder: &tempfile::TempDir) -> StoreOptions {
-    StoreOptions {
-        path: folder.path().join("standin.db"),
-        max_bytes: 64 << 20,
-        retention: Duration::from_secs(86_400),
-        dedupe_window: Duration::from_secs(86_400),
-        accept_ephemeral: true,
-    }
+    let path = folder.path().join("standin.db");
+    StoreOptions { accept_ephemeral: true, ..StoreOptions::new(path) }
 }
 
 const TRIES: u32 = 1000;

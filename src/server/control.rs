@@ -49,6 +49,7 @@ pub(super) fn start(
         counters: setup.counters.clone(),
         request_id_header: setup.request_id.clone(),
         signing_key: None,
+        hook: setup.hidden.failpoint.clone().into(),
     });
     let routes = Arc::clone(&setup.routes);
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
