@@ -1,4 +1,5 @@
 //! standin: see docs/ARCHITECTURE.md
+pub mod admin;
 pub mod canonical;
 pub mod cli;
 pub mod client_body;

@@ -12,12 +12,14 @@ use tokio::{
 
 use super::Hidden;
 use crate::{
+    admin::{self, Handles},
     config::{AdminConfig, Role},
     mode::Modes,
     replay::{Parts, Replay, Replayer},
     router::Routes,
     store::Store,
     telemetry::Counters,
+    time::UnixMillis,
     upstream::{Connections, health},
 };
 
@@ -49,20 +51,30 @@ pub(super) fn start(
         counters: setup.counters.clone(),
         request_id_header: setup.request_id.clone(),
         signing_key: None,
-        hook: setup.hidden.failpoint.clone().into(),
     });
-    let routes = Arc::clone(&setup.routes);
+    let (routes, draining) = (Arc::clone(&setup.routes), stop.clone());
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(control(routes, replayer, stop));
         Ok(())
     })?;
+    let handles = Handles {
+        store: setup.store,
+        replay,
+        modes: setup.modes,
+        routes: setup.routes,
+        counters: setup.counters,
+        role: setup.role,
+        started_at: UnixMillis::now(),
+        draining,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    // The admin thread's own reactor must watch them, not that of the thread which bound them.
+    let (admin, health) = (admin.into_std()?, health.map(TcpListener::into_std).transpose()?);
     let admin = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let _ = (replay, admin, health, setup.role, setup.admin, setup.hidden);
-        runtime.block_on(stopped(stop_admin));
-        Ok(())
+        runtime.block_on(serve_admin(admin, health, handles, setup.admin, stop_admin))
     })?;
     Ok((control, admin))
 }
@@ -79,6 +91,23 @@ async fn control(routes: Arc<Routes>, replayer: Replayer, stop: watch::Receiver<
         () = replayer.run(stopped(stop)) => {}
         _ = watches => {}
     }
+}
+
+/// Page and API, and where asked for the health address; until workers have drained, so that probes still answer.
+async fn serve_admin(
+    admin: std::net::TcpListener,
+    health: Option<std::net::TcpListener>,
+    handles: Handles,
+    config: AdminConfig,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let health = async {
+        let Some(health) = health else { return Ok(()) };
+        let health = TcpListener::from_std(health)?;
+        admin::serve_health(health, handles.clone(), stopped(stop.clone())).await
+    };
+    let page = admin::serve(TcpListener::from_std(admin)?, handles.clone(), config, stopped(stop.clone()));
+    tokio::try_join!(page, health).map(|_| ())
 }
 
 /// Ready when the drain begins.

@@ -1,0 +1,358 @@
+//! What a person may do, for the API and the page alike: each with who and why, each in the audit log.
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Admin,
+    guard::Who,
+    problem::Problem,
+    view::{EntryDetail, Impact, RunStatus, from_word, word},
+};
+use crate::{
+    config::units,
+    mode::{FORCED_LONGEST, Mode},
+    replay::RunState,
+    store::{AuditLine, Entry, PageQuery, Receipt, Scope, Seq, State},
+    time::UnixMillis,
+};
+
+/// Why a person does it: not empty, at most 500 characters.
+#[derive(Clone, Debug)]
+pub(crate) struct Why(String);
+
+/// What can be done to one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Replay,
+    Hold,
+    Release { extend: Option<Duration> },
+    WriteOff,
+}
+
+/// Which entries are listed.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// Only this route.
+    pub(crate) route: String,
+    /// `stored`, `leased`, `sending`, `held` or `closed`.
+    pub(crate) state: String,
+    /// `completed`, `already_applied`, `declined` or `written_off`.
+    pub(crate) outcome: String,
+    /// `attempts`, `expired`, `credentials`, `unclear`, `unanswered`, `route_gone`, `damaged` or `by_person`.
+    pub(crate) held: String,
+    /// A receipt, a label's value, a request id or a key: exact.
+    pub(crate) search: String,
+    /// Received from then on: RFC 3339, `2026-11-22T14:02` (UTC), `2026-11-22`, or a time ago: `2h`, `7d`.
+    pub(crate) from: String,
+    /// Received before then; as `from`.
+    pub(crate) until: String,
+    /// Older than the entry of this number (`next` of the page before).
+    pub(crate) before: String,
+    /// 1 to 200; 50 when absent.
+    pub(crate) limit: String,
+}
+
+/// The scope of a replay run: at most one of the three; everything when there is none.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ScopeAsked {
+    pub(crate) route: String,
+    pub(crate) upstream: String,
+    /// A receipt, or the number of an entry.
+    pub(crate) entry: String,
+}
+
+const WHY_LONGEST: usize = 500;
+
+impl Why {
+    pub(crate) fn of(text: &str) -> Result<Self, Problem> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(Problem::new(
+                axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+                "a reason is needed: it goes into the audit log",
+            ));
+        }
+        if text.chars().count() > WHY_LONGEST {
+            let why = format!("the reason is longer than {WHY_LONGEST} characters");
+            return Err(Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, why));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Admin {
+    /// The entry of a receipt (any case, with or without hyphen), or of a number.
+    pub(crate) async fn find(&self, id: &str) -> Result<Seq, Problem> {
+        let id = id.trim();
+        if let Ok(receipt) = id.parse::<Receipt>() {
+            let search = Some(receipt.to_string());
+            let page = self.handles.store.page(PageQuery { search, limit: 10, ..PageQuery::default() });
+            if let Some(entry) = page.await?.entries.iter().find(|entry| entry.receipt == receipt) {
+                return Ok(entry.seq);
+            }
+        }
+        match i64::from_str(id.trim_start_matches('#')) {
+            Ok(seq) if seq > 0 => Ok(Seq(seq)),
+            _ => Err(Problem::no_such("entry")),
+        }
+    }
+
+    pub(crate) async fn entry(&self, id: &str) -> Result<Entry, Problem> {
+        Ok(self.handles.store.load(self.find(id).await?).await?)
+    }
+
+    pub(crate) async fn detail(&self, id: &str) -> Result<EntryDetail, Problem> {
+        let entry = self.entry(id).await?;
+        let history = self.handles.store.history(entry.seq).await?;
+        Ok(EntryDetail::of(&entry, &history))
+    }
+
+    /// Does it; the run if it is a replay.
+    pub(crate) async fn act(
+        &self,
+        id: &str,
+        act: Act,
+        who: &Who,
+        why: &Why,
+    ) -> Result<Option<RunStatus>, Problem> {
+        let entry = self.entry(id).await?;
+        let store = &self.handles.store;
+        match act {
+            Act::Hold => store.hold(entry.seq, &who.0, &why.0).await?,
+            Act::WriteOff => store.write_off(entry.seq, &who.0, &why.0).await?,
+            Act::Release { extend } => {
+                let extend = extend.unwrap_or_else(|| self.expires_of(&entry));
+                store.release(entry.seq, extend, &who.0, &why.0).await?;
+            }
+            Act::Replay => {
+                if entry.state != State::Stored {
+                    let hint = if entry.state == State::Held { ": release it first" } else { "" };
+                    let state = word(&entry.state);
+                    return Err(Problem::conflict(format!("the entry is {state}{hint}")));
+                }
+                let scope = Scope { seq: Some(entry.seq), ..Scope::default() };
+                let on = entry.receipt.to_string();
+                return Ok(Some(self.start_run(scope, &on, who, why).await?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How long a released entry may still be sent when nothing else is said.
+    fn expires_of(&self, entry: &Entry) -> Duration {
+        let route = self.handles.routes.by_name(&entry.route);
+        let stand_in = route.and_then(|route| route.config.stand_in.as_ref());
+        stand_in.map_or(Duration::from_secs(24 * 3600), |stand_in| stand_in.expires)
+    }
+
+    pub(crate) async fn scope(&self, asked: &ScopeAsked) -> Result<(Scope, String), Problem> {
+        match (&*asked.route, &*asked.upstream, &*asked.entry) {
+            ("", "", "") => Ok((Scope::default(), "all".into())),
+            (route, "", "") => {
+                let totals = self.handles.store.totals();
+                if self.handles.routes.by_name(route).is_none() && !totals.routes.contains_key(route)
+                {
+                    return Err(Problem::no_such("route"));
+                }
+                let scope = Scope { route: Some(Arc::from(route)), ..Scope::default() };
+                Ok((scope, format!("route {route}")))
+            }
+            ("", upstream, "") => {
+                if !self.handles.routes.upstreams.iter().any(|u| &*u.name == upstream) {
+                    return Err(Problem::no_such("upstream"));
+                }
+                let scope = Scope { upstream: Some(Arc::from(upstream)), ..Scope::default() };
+                Ok((scope, format!("upstream {upstream}")))
+            }
+            ("", "", entry) => {
+                let entry = self.entry(entry).await?;
+                let scope = Scope { seq: Some(entry.seq), ..Scope::default() };
+                Ok((scope, entry.receipt.to_string()))
+            }
+            _ => Err(Problem::bad("give at most one of route, upstream and entry")),
+        }
+    }
+
+    pub(crate) fn impact(&self, scope: &Scope) -> Impact {
+        Impact { entries: self.handles.store.open_in(scope) }
+    }
+
+    /// Starts a run, or joins the running one of the same scope.
+    pub(crate) async fn start_run(
+        &self,
+        scope: Scope,
+        on: &str,
+        who: &Who,
+        why: &Why,
+    ) -> Result<RunStatus, Problem> {
+        // The audit line goes first: what nobody could write down is not done.
+        self.audit("replay", on, who, why).await?;
+        Ok(RunStatus::of(&self.handles.replay.start(scope, &who.0, &why.0)))
+    }
+
+    pub(crate) async fn stop_run(&self, id: &str, who: &Who, why: &Why) -> Result<RunStatus, Problem> {
+        let runs = self.handles.replay.runs();
+        let Some(run) = runs.iter().find(|run| run.id == id) else {
+            return Err(Problem::no_such("replay run"));
+        };
+        if !matches!(run.state, RunState::Running | RunState::Waiting(_)) {
+            return Err(Problem::conflict("the run has ended already"));
+        }
+        self.audit("stop replay", &run.scope, who, why).await?;
+        if !self.handles.replay.stop(id, &who.0, &why.0) {
+            return Err(Problem::conflict("the run has ended already"));
+        }
+        let runs = self.handles.replay.runs();
+        runs.iter().find(|run| run.id == id).map(RunStatus::of).ok_or(Problem::no_such("replay run"))
+    }
+
+    pub(crate) async fn set_mode(
+        &self,
+        route: Option<&str>,
+        mode: Mode,
+        for_time: Option<Duration>,
+        who: &Who,
+        why: &Why,
+    ) -> Result<(), Problem> {
+        if let Some(route) = route
+            && self.handles.routes.by_name(route).is_none()
+        {
+            return Err(Problem::no_such("route"));
+        }
+        if mode == Mode::Auto && for_time.is_some() {
+            return Err(Problem::bad("`auto` has no end"));
+        }
+        if mode == Mode::Forced && for_time.is_some_and(|time| time > FORCED_LONGEST || time.is_zero())
+        {
+            return Err(Problem::bad("`forced` lasts at most 24 h"));
+        }
+        Ok(self.handles.modes.set(route, mode, for_time, &who.0, &why.0).await?)
+    }
+
+    async fn audit(&self, what: &str, on: &str, who: &Who, why: &Why) -> Result<(), Problem> {
+        let line = AuditLine {
+            at: UnixMillis::now(),
+            who: who.0.clone(),
+            what: what.into(),
+            on: on.into(),
+            why: why.0.clone(),
+        };
+        Ok(self.handles.store.audit(line).await?)
+    }
+}
+
+impl Filter {
+    pub(crate) fn query(&self, now: UnixMillis) -> Result<PageQuery, Problem> {
+        let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let number = |name: &str, text: &str| match text.trim() {
+            "" => Ok(None),
+            text => i64::from_str(text)
+                .map(Some)
+                .map_err(|_| Problem::bad(format!("`{name}` is not a number"))),
+        };
+        let limit = number("limit", &self.limit)?.unwrap_or(50).clamp(1, 200);
+        Ok(PageQuery {
+            route: text(&self.route),
+            state: one_of("state", &self.state)?,
+            outcome: one_of("outcome", &self.outcome)?,
+            held: one_of("held", &self.held)?,
+            search: text(&self.search),
+            received_from: moment("from", &self.from, now)?,
+            received_until: moment("until", &self.until, now)?,
+            before: number("before", &self.before)?.map(Seq),
+            limit: u32::try_from(limit).unwrap_or(50),
+        })
+    }
+
+    /// Whether anything but the place in the list is asked for.
+    pub(crate) fn narrows(&self) -> bool {
+        [&self.route, &self.state, &self.outcome, &self.held, &self.search, &self.from, &self.until]
+            .iter()
+            .any(|text| !text.trim().is_empty())
+    }
+}
+
+/// Reads `"1h"`, or nothing.
+pub(crate) fn duration(name: &str, text: &str) -> Result<Option<Duration>, Problem> {
+    match text.trim() {
+        "" => Ok(None),
+        text => units::parse_duration(text)
+            .map(Some)
+            .map_err(|why| Problem::bad(format!("{name}: {why}"))),
+    }
+}
+
+fn one_of<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<Option<T>, Problem> {
+    match text.trim() {
+        "" => Ok(None),
+        text => from_word(text)
+            .map(Some)
+            .ok_or_else(|| Problem::bad(format!("`{text}` is not a {name} that there is"))),
+    }
+}
+
+fn moment(name: &str, text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, Problem> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(ago) = units::parse_duration(text) {
+        return Ok(Some(now.minus(ago)));
+    }
+    let zoned = [text.to_owned(), format!("{text}:00Z"), format!("{text}Z"), format!("{text}T00:00:00Z")];
+    zoned
+        .iter()
+        .find_map(|text| text.parse::<jiff::Timestamp>().ok())
+        .map(|at| Some(UnixMillis(at.as_millisecond())))
+        .ok_or_else(|| {
+            Problem::bad(format!("`{name}` is not a time: write 2026-11-22T14:02 (UTC) or 2h"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_356_125_250);
+
+    #[test]
+    fn a_filter_is_read_or_says_what_is_wrong() {
+        let filter = Filter {
+            state: "held".into(),
+            held: "route_gone".into(),
+            search: " 7k3m-q2xd ".into(),
+            from: "2h".into(),
+            until: "2026-11-22T14:02".into(),
+            limit: "1000".into(),
+            ..Filter::default()
+        };
+        let query = filter.query(NOW).unwrap();
+        assert_eq!(query.state, Some(State::Held));
+        assert_eq!(query.search.as_deref(), Some("7k3m-q2xd"));
+        assert_eq!(query.received_from, Some(NOW.minus(Duration::from_secs(7200))));
+        assert_eq!(query.received_until, Some(UnixMillis(1_795_356_120_000)));
+        assert_eq!(query.limit, 200);
+        assert!(filter.narrows() && !Filter::default().narrows());
+        for bad in [
+            Filter { state: "gone".into(), ..Filter::default() },
+            Filter { from: "yesterday".into(), ..Filter::default() },
+            Filter { before: "x".into(), ..Filter::default() },
+        ] {
+            assert_eq!(bad.query(NOW).unwrap_err().status, 400);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_needed_and_bounded() {
+        assert_eq!(Why::of(" \n ").unwrap_err().status, 422);
+        assert_eq!(Why::of(&"x".repeat(501)).unwrap_err().status, 422);
+        assert_eq!(Why::of(&"ü".repeat(500)).unwrap().0.chars().count(), 500);
+    }
+}

@@ -1,0 +1,145 @@
+//! `/api/v1`: the same data and the same actions as the page, for programs; its OpenAPI document.
+
+mod entries;
+mod replay;
+mod system;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, routing};
+use utoipa::OpenApi;
+
+use super::{Admin, problem::Problem};
+
+/// One list for the router and the test that compares it with the document.
+macro_rules! api {
+    ($($method:ident $path:literal => $handler:path),+ $(,)?) => {
+        /// Every route of the API, with its method.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),+];
+
+        pub(super) fn routes() -> Router<Arc<Admin>> {
+            Router::new()$(.route($path, routing::$method($handler)))+
+        }
+    };
+}
+
+api! {
+    get "/openapi.json" => document,
+    get "/status" => system::status,
+    get "/volumes" => system::volumes,
+    get "/audit" => system::audit,
+    get "/mode" => system::mode,
+    post "/mode" => system::set_mode,
+    get "/entries" => entries::list,
+    get "/entries/{id}" => entries::show,
+    get "/entries/{id}/history" => entries::history,
+    get "/entries/{id}/request" => entries::request,
+    get "/entries/{id}/answer" => entries::answer,
+    post "/entries/{id}/replay" => entries::replay,
+    post "/entries/{id}/hold" => entries::hold,
+    post "/entries/{id}/release" => entries::release,
+    post "/entries/{id}/write-off" => entries::write_off,
+    get "/replay/runs" => replay::runs,
+    post "/replay/runs" => replay::start,
+    get "/replay/impact" => replay::impact,
+    post "/replay/runs/{id}/stop" => replay::stop,
+    get "/replay/events" => replay::events,
+}
+
+/// The OpenAPI 3.1 document of `/api/v1`.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "standin admin API",
+        description = "What standin did and does. Changes are made by POST, each with a reason that goes into the audit \
+                       log. With [admin] token set, send it as a bearer token, or as the password of Basic \
+                       authentication; then the user name is who did it. Errors are application/problem+json.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    servers((url = "/api/v1")),
+    paths(
+        document,
+        system::status,
+        system::volumes,
+        system::audit,
+        system::mode,
+        system::set_mode,
+        entries::list,
+        entries::show,
+        entries::history,
+        entries::request,
+        entries::answer,
+        entries::replay,
+        entries::hold,
+        entries::release,
+        entries::write_off,
+        replay::runs,
+        replay::start,
+        replay::impact,
+        replay::stop,
+        replay::events,
+    ),
+    components(schemas(Problem)),
+    modifiers(&Credentials),
+    security((), ("bearer" = []), ("basic" = []))
+)]
+struct Document;
+
+/// The document of the API.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "system", responses((status = 200, description = "OpenAPI 3.1")))]
+async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(openapi())
+}
+
+struct Credentials;
+
+impl utoipa::Modify for Credentials {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let components = document.components.get_or_insert_default();
+        for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)] {
+            components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        let documented: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone()))
+            })
+            .collect();
+        let routed: BTreeSet<(String, String)> =
+            ROUTES.iter().map(|(method, path)| ((*method).into(), (*path).into())).collect();
+        assert_eq!(documented, routed);
+    }
+
+    #[test]
+    fn every_change_needs_a_reason() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (method, path) in ROUTES.iter().filter(|(method, _)| *method == "post") {
+            let body = &document["paths"][path][method]["requestBody"]["content"]["application/json"];
+            let name = body["schema"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+            let required = document["components"]["schemas"][name]["required"].as_array().unwrap();
+            assert!(required.contains(&"reason".into()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Entries: the table with its filters in the address, one entry, and what can be done to it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Extension, Form,
+    extract::{Path, Query, State},
+    response::{IntoResponse as _, Redirect},
+};
+use serde::Deserialize;
+
+use super::{Confirm, Frame, Shown, back_to, filters, html, overview::Done};
+use crate::{
+    admin::{
+        Admin,
+        actions::{Act, Filter, Why, duration},
+        guard::Who,
+        problem::Problem,
+        view::{EntryDetail, EntryList, EntryView, span},
+    },
+    config::units,
+    store::{Certainty, HeldReason, Outcome, Reason, Receipt, State as EntryState},
+    time::UnixMillis,
+};
+
+#[derive(Template)]
+#[template(path = "entries.html")]
+struct List {
+    frame: Frame,
+    filter: Filter,
+    routes: Vec<String>,
+    list: EntryList,
+    next: String,
+    first: String,
+}
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(filter): Query<Filter>) -> Shown {
+    let page = admin.handles.store.page(filter.query(UnixMillis::now())?).await?;
+    let mut routes: Vec<String> =
+        admin.handles.routes.all.iter().map(|route| route.name.to_string()).collect();
+    routes.extend(admin.handles.store.totals().routes.keys().map(ToString::to_string));
+    routes.sort();
+    routes.dedup();
+    let list = EntryList::of(&page);
+    if let ([one], Ok(_)) = (&*list.entries, filter.search.parse::<Receipt>()) {
+        return Ok(Redirect::to(&format!("/entries/{}", one.receipt)).into_response());
+    }
+    Ok(html(&List {
+        frame: Frame::now(&admin, "entries", "Entries"),
+        next: list.next.map(|seq| address(&filter, Some(seq))).unwrap_or_default(),
+        first: address(&filter, None),
+        filter,
+        routes,
+        list,
+    }))
+}
+
+/// The list with the same filters, at another place.
+fn address(filter: &Filter, before: Option<i64>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let fields = [
+        ("route", &filter.route),
+        ("state", &filter.state),
+        ("outcome", &filter.outcome),
+        ("held", &filter.held),
+        ("search", &filter.search),
+        ("from", &filter.from),
+        ("until", &filter.until),
+        ("limit", &filter.limit),
+    ];
+    for (name, value) in fields {
+        if !value.is_empty() {
+            query.append_pair(name, value);
+        }
+    }
+    if let Some(before) = before {
+        query.append_pair("before", &before.to_string());
+    }
+    format!("/entries?{}", query.finish())
+}
+
+#[derive(Template)]
+#[template(path = "entry.html")]
+struct One {
+    frame: Frame,
+    story: String,
+    detail: EntryDetail,
+    acts: Vec<(&'static str, &'static str)>,
+}
+
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    Query(Done { done }): Query<Done>,
+) -> Shown {
+    let detail = admin.detail(&id).await?;
+    let frame = Frame::now(&admin, "entries", detail.entry.receipt.clone()).done(&done);
+    Ok(html(&One {
+        story: story(&detail, frame.now),
+        acts: ACTS
+            .iter()
+            .filter(|(act, _)| possible(&detail.entry, act))
+            .map(|(act, name)| (*act, *name))
+            .collect(),
+        frame,
+        detail,
+    }))
+}
+
+const ACTS: [(&str, &str); 4] =
+    [("replay", "Replay now"), ("release", "Release"), ("hold", "Hold"), ("write-off", "Write off")];
+
+fn possible(entry: &EntryView, act: &str) -> bool {
+    match act {
+        "replay" | "hold" => entry.state == EntryState::Stored,
+        "release" => entry.state == EntryState::Held && entry.held != Some(HeldReason::Damaged),
+        "write-off" => matches!(entry.state, EntryState::Stored | EntryState::Held),
+        _ => false,
+    }
+}
+
+/// Where an entry stands, as one would say it on the phone.
+fn story(detail: &EntryDetail, now: UnixMillis) -> String {
+    let entry = &detail.entry;
+    let kept = format!(
+        "Accepted {} because {}.",
+        entry.received_at.short(now),
+        match entry.reason {
+            Reason::ConnectFailed => "the app could not be reached",
+            Reason::TimedOut => "the app did not answer in time",
+            Reason::Reset => "the app broke the connection",
+            Reason::BadStatus => "the app answered with an error",
+            Reason::BreakerOpen => "the app was known to be down",
+            Reason::Forced => "stand-ins were forced",
+            Reason::Deferred => "this route is always answered by standin",
+            Reason::Standby => "this standin is a standby",
+            Reason::SequenceHeld => "earlier requests of its sequence were waiting",
+        }
+    );
+    let applied = match entry.certainty {
+        Certainty::NotSent => "The app has certainly not seen it.",
+        Certainty::SentUnknown => "The app may have applied it already.",
+    };
+    let stands = match (entry.state, entry.outcome, entry.held) {
+        (EntryState::Stored, ..) if detail.not_before.0 > now => {
+            let wait = span(detail.not_before.0.since(now));
+            format!("It waits: not sent again within the next {wait}. {applied}")
+        }
+        (EntryState::Stored, ..) => format!("It waits for its replay. {applied}"),
+        (EntryState::Leased, ..) => "It is about to be sent.".to_owned(),
+        (EntryState::Sending, ..) => "It is being sent now.".to_owned(),
+        (EntryState::Held, _, Some(held)) => {
+            format!("It waits for a person: {} {applied}", held_means(held))
+        }
+        (EntryState::Held, _, None) => format!("It waits for a person. {applied}"),
+        (EntryState::Closed, Some(Outcome::Completed), _) => "The app has applied it.".to_owned(),
+        (EntryState::Closed, Some(Outcome::AlreadyApplied), _) => {
+            "The app said that it had it already.".to_owned()
+        }
+        (EntryState::Closed, Some(Outcome::Declined), _) => {
+            "The app refused it for good: its customer was promised something that will not happen."
+                .to_owned()
+        }
+        (EntryState::Closed, Some(Outcome::WrittenOff), _) => {
+            "A person gave it up: it is never sent.".to_owned()
+        }
+        (EntryState::Closed, None, _) => "It is closed.".to_owned(),
+    };
+    format!("{kept} {stands}")
+}
+
+pub(super) fn held_means(held: HeldReason) -> &'static str {
+    match held {
+        HeldReason::Attempts => "all attempts were used up.",
+        HeldReason::Expired => "it is past its time, and nothing is sent past its time.",
+        HeldReason::Credentials => "the app refused its credentials, or redirected.",
+        HeldReason::Unclear => "nothing protects the app against a second one.",
+        HeldReason::Unanswered => "its client certainly never got the answer.",
+        HeldReason::RouteGone => "its route is not configured any more.",
+        HeldReason::Damaged => "its bytes do not fit its checksum; it can only be written off.",
+        HeldReason::ByPerson => "a person held it.",
+    }
+}
+
+pub(super) async fn confirm(
+    State(admin): State<Arc<Admin>>,
+    Path((id, act)): Path<(String, String)>,
+) -> Shown {
+    let entry = admin.detail(&id).await?.entry;
+    let receipt = &entry.receipt;
+    let (question, means, button, grave) = match &*act {
+        "replay" => (
+            format!("Replay {receipt} now?"),
+            vec!["It is sent to the app, once; its history will show the answer.".to_owned()],
+            "Replay now",
+            false,
+        ),
+        "hold" => (
+            format!("Hold {receipt}?"),
+            vec![
+                "Nothing is sent until a person releases it.".to_owned(),
+                "It stays open and counts against the caps; later entries of its sequence wait."
+                    .to_owned(),
+            ],
+            "Hold",
+            false,
+        ),
+        "release" => (
+            format!("Release {receipt}?"),
+            vec![
+                "It is stored again and due at once; its attempts are counted anew.".to_owned(),
+                risk(&entry),
+            ],
+            "Release",
+            entry.certainty == Certainty::SentUnknown,
+        ),
+        "write-off" => (
+            format!("Write off {receipt}?"),
+            vec![
+                "It is never sent. This cannot be taken back.".to_owned(),
+                "Its customer was told that it is accepted: somebody must tell them.".to_owned(),
+            ],
+            "Write off for good",
+            true,
+        ),
+        _ => return Err(Problem::no_such("page").into()),
+    };
+    let possible = possible(&entry, &act);
+    let not = format!("Not possible: the entry is {} now.", entry.state_words());
+    Ok(html(&Confirm {
+        frame: Frame::now(&admin, "entries", question.clone()),
+        question,
+        means: if possible { means } else { vec![not] },
+        action: format!("/entries/{}/{act}", entry.receipt),
+        hidden: Vec::new(),
+        button,
+        grave,
+        back: format!("/entries/{}", entry.receipt),
+        time: (act == "release" && entry.held == Some(HeldReason::Expired))
+            .then(|| ("extend", "May be sent for", extend(&admin, &entry.route))),
+        possible,
+    }))
+}
+
+/// What the form says at first: the route's own `expires`.
+fn extend(admin: &Admin, route: &str) -> String {
+    let route = admin.handles.routes.by_name(route);
+    let stand_in = route.and_then(|route| route.config.stand_in.as_ref());
+    stand_in.map_or_else(|| "24h".into(), |stand_in| units::write_duration(stand_in.expires))
+}
+
+fn risk(entry: &EntryView) -> String {
+    match entry.certainty {
+        Certainty::NotSent => "The app has certainly not seen it yet.".into(),
+        Certainty::SentUnknown => {
+            "The app may have applied it already: look there first, or make sure that it refuses duplicates."
+                .into()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Because {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    extend: String,
+}
+
+pub(super) async fn act(
+    State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
+    Path((id, act)): Path<(String, String)>,
+    Form(because): Form<Because>,
+) -> Shown {
+    let what = match &*act {
+        "replay" => Act::Replay,
+        "hold" => Act::Hold,
+        "release" => Act::Release { extend: duration("extend", &because.extend)? },
+        "write-off" => Act::WriteOff,
+        _ => return Err(Problem::no_such("page").into()),
+    };
+    let receipt = admin.entry(&id).await?.receipt;
+    admin.act(&id, what, &who, &Why::of(&because.reason)?).await?;
+    Ok(back_to(&format!("/entries/{receipt}"), &act))
+}
