@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod demo;
+mod output;
+mod remote;
 mod run;
 pub mod schema;
 
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Stand in front of an app, until SIGTERM or Ctrl-C.
     Run(RunArgs),
+    #[command(flatten)]
+    Remote(remote::RemoteCommand),
     /// See the whole story on one screen: a shop that is killed, orders that go on, nothing lost or doubled.
     Demo(demo::DemoArgs),
     /// The app that the demo and the tests put standin in front of.
@@ -49,6 +53,7 @@ impl Failure {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Remote(command) => remote::run(&command),
         Command::Demo(args) => demo::run(&args).map_err(Failure::general),
         Command::ToyShop(args) => demo::shop::run(&args).map_err(Failure::general),
     };
