@@ -93,7 +93,8 @@ impl Admin {
         let id = id.trim();
         if let Ok(receipt) = id.parse::<Receipt>() {
             let search = Some(receipt.to_string());
-            let page = self.handles.store.page(PageQuery { search, limit: 10, ..PageQuery::default() });
+            let page =
+                self.handles.store.page(PageQuery { search, limit: 10, ..PageQuery::default() });
             if let Some(entry) = page.await?.entries.iter().find(|entry| entry.receipt == receipt) {
                 return Ok(entry.seq);
             }
@@ -157,7 +158,8 @@ impl Admin {
             ("", "", "") => Ok((Scope::default(), "all".into())),
             (route, "", "") => {
                 let totals = self.handles.store.totals();
-                if self.handles.routes.by_name(route).is_none() && !totals.routes.contains_key(route)
+                if self.handles.routes.by_name(route).is_none()
+                    && !totals.routes.contains_key(route)
                 {
                     return Err(Problem::no_such("route"));
                 }
@@ -197,7 +199,12 @@ impl Admin {
         Ok(RunStatus::of(&self.handles.replay.start(scope, &who.0, &why.0)))
     }
 
-    pub(crate) async fn stop_run(&self, id: &str, who: &Who, why: &Why) -> Result<RunStatus, Problem> {
+    pub(crate) async fn stop_run(
+        &self,
+        id: &str,
+        who: &Who,
+        why: &Why,
+    ) -> Result<RunStatus, Problem> {
         let runs = self.handles.replay.runs();
         let Some(run) = runs.iter().find(|run| run.id == id) else {
             return Err(Problem::no_such("replay run"));
@@ -210,7 +217,10 @@ impl Admin {
             return Err(Problem::conflict("the run has ended already"));
         }
         let runs = self.handles.replay.runs();
-        runs.iter().find(|run| run.id == id).map(RunStatus::of).ok_or(Problem::no_such("replay run"))
+        runs.iter()
+            .find(|run| run.id == id)
+            .map(RunStatus::of)
+            .ok_or(Problem::no_such("replay run"))
     }
 
     pub(crate) async fn set_mode(
@@ -229,7 +239,8 @@ impl Admin {
         if mode == Mode::Auto && for_time.is_some() {
             return Err(Problem::bad("`auto` has no end"));
         }
-        if mode == Mode::Forced && for_time.is_some_and(|time| time > FORCED_LONGEST || time.is_zero())
+        if mode == Mode::Forced
+            && for_time.is_some_and(|time| time > FORCED_LONGEST || time.is_zero())
         {
             return Err(Problem::bad("`forced` lasts at most 24 h"));
         }
@@ -306,7 +317,8 @@ fn moment(name: &str, text: &str, now: UnixMillis) -> Result<Option<UnixMillis>,
     if let Ok(ago) = units::parse_duration(text) {
         return Ok(Some(now.minus(ago)));
     }
-    let zoned = [text.to_owned(), format!("{text}:00Z"), format!("{text}Z"), format!("{text}T00:00:00Z")];
+    let zoned =
+        [text.to_owned(), format!("{text}:00Z"), format!("{text}Z"), format!("{text}T00:00:00Z")];
     zoned
         .iter()
         .find_map(|text| text.parse::<jiff::Timestamp>().ok())

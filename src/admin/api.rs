@@ -103,7 +103,8 @@ impl utoipa::Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let components = document.components.get_or_insert_default();
-        for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)] {
+        for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)]
+        {
             components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
         }
     }
@@ -124,7 +125,11 @@ mod tests {
             .unwrap()
             .iter()
             .flat_map(|(path, methods)| {
-                methods.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone()))
+                methods
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .map(move |method| (method.clone(), path.clone()))
             })
             .collect();
         let routed: BTreeSet<(String, String)> =
@@ -136,7 +141,8 @@ mod tests {
     fn every_change_needs_a_reason() {
         let document = serde_json::to_value(openapi()).unwrap();
         for (method, path) in ROUTES.iter().filter(|(method, _)| *method == "post") {
-            let body = &document["paths"][path][method]["requestBody"]["content"]["application/json"];
+            let body =
+                &document["paths"][path][method]["requestBody"]["content"]["application/json"];
             let name = body["schema"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
             let required = document["components"]["schemas"][name]["required"].as_array().unwrap();
             assert!(required.contains(&"reason".into()), "{path}");

@@ -40,7 +40,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for (bytes, text) in [("", ""), ("a", "YQ=="), ("ab", "YWI="), ("anna:s3cret", "YW5uYTpzM2NyZXQ=")] {
+        for (bytes, text) in
+            [("", ""), ("a", "YQ=="), ("ab", "YWI="), ("anna:s3cret", "YW5uYTpzM2NyZXQ=")]
+        {
             assert_eq!(encode(bytes.as_bytes()), text);
             assert_eq!(decode(text).unwrap(), bytes.as_bytes());
         }

@@ -282,10 +282,24 @@ mod tests {
     #[test]
     fn only_names_of_ours_are_known() {
         let guard = guard(None, &["ops.example", "ops2.example:9900"]);
-        for host in ["localhost", "LOCALHOST:9900", "127.0.0.1:1", "[::1]:9900", "ops.example:1", "ops2.example:9900"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:9900",
+            "127.0.0.1:1",
+            "[::1]:9900",
+            "ops.example:1",
+            "ops2.example:9900",
+        ] {
             assert!(guard.knows_host(host, HERE), "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "a@localhost", "", "localhost.evil"] {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "a@localhost",
+            "",
+            "localhost.evil",
+        ] {
             assert!(!guard.knows_host(host, HERE), "{host}");
         }
         assert!(guard.knows_host("10.0.0.1:9900", "10.0.0.1".parse().unwrap()));
@@ -301,13 +315,22 @@ mod tests {
             same_origin(&request.body(axum::body::Body::empty()).unwrap(), "localhost:9900").is_ok()
         };
         assert!(ask(Method::POST, &[]));
-        assert!(ask(Method::POST, &[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:9900")]));
+        assert!(ask(
+            Method::POST,
+            &[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:9900")]
+        ));
         assert!(!ask(Method::POST, &[("sec-fetch-site", "cross-site")]));
         assert!(!ask(Method::POST, &[("sec-fetch-site", "same-site")]));
         assert!(!ask(Method::POST, &[("origin", "http://evil.example")]));
         assert!(!ask(Method::POST, &[("origin", "null")]));
         assert!(!ask(Method::POST, &[("origin", "http://localhost:9901")]));
-        assert!(ask(Method::GET, &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]));
-        assert!(!ask(Method::GET, &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]));
+        assert!(ask(
+            Method::GET,
+            &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]
+        ));
+        assert!(!ask(
+            Method::GET,
+            &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]
+        ));
     }
 }

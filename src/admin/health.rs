@@ -40,14 +40,20 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     if let Accepting::No(why) = &*handles.store.accepting().borrow() {
         if handles.role == Role::Standby {
             status = StatusCode::SERVICE_UNAVAILABLE;
-            let _ = writeln!(text, "not ready: the store does not accept: {}", super::text::line(why));
+            let _ =
+                writeln!(text, "not ready: the store does not accept: {}", super::text::line(why));
         } else {
-            let _ = writeln!(text, "degraded: no stand-ins, the store does not accept: {}", super::text::line(why));
+            let _ = writeln!(
+                text,
+                "degraded: no stand-ins, the store does not accept: {}",
+                super::text::line(why)
+            );
         }
     }
     for upstream in &handles.routes.upstreams {
         if let Condition::Down { cause, .. } = &*upstream.condition().borrow() {
-            let _ = writeln!(text, "degraded: {} is down: {}", upstream.name, super::text::line(cause));
+            let _ =
+                writeln!(text, "degraded: {} is down: {}", upstream.name, super::text::line(cause));
         }
     }
     if text.is_empty() {

@@ -63,19 +63,28 @@ impl Scrape {
         all.iter().map(|route| (&*route.name, route.index)).chain([("-", all.len())])
     }
 
-    fn count(&self, route: usize, read: impl Fn(&RouteCounters) -> &std::sync::atomic::AtomicU64) -> u64 {
+    fn count(
+        &self,
+        route: usize,
+        read: impl Fn(&RouteCounters) -> &std::sync::atomic::AtomicU64,
+    ) -> u64 {
         self.0.counters.sum(|worker| counter(worker, route, &read))
     }
 
     fn requests(&self, out: &mut Out<'_>) -> Result<(), Error> {
-        let mut family = out.counter("standin_requests", "Requests by route and how they were answered")?;
+        let mut family =
+            out.counter("standin_requests", "Requests by route and how they were answered")?;
         for (route, index) in self.counted_routes() {
             for (at, (_, answered)) in ANSWERED.iter().enumerate() {
                 let n = self.count(index, |counters| &counters.answered[at]);
                 family.counter(&[("route", route), ("answered", answered)], n)?;
             }
         }
-        let mut family = out.start("standin_request_duration_seconds", "Time to the head of the answer", MetricType::Histogram)?;
+        let mut family = out.start(
+            "standin_request_duration_seconds",
+            "Time to the head of the answer",
+            MetricType::Histogram,
+        )?;
         for (route, index) in self.counted_routes() {
             let bounds = BUCKETS.into_iter().chain([f64::INFINITY]).enumerate();
             let buckets: Vec<(f64, u64)> = bounds
@@ -85,9 +94,13 @@ impl Scrape {
             let n = buckets.iter().map(|(_, n)| n).sum();
             family.histogram(&[("route", route)], sum.as_secs_f64(), n, &buckets)?;
         }
-        let mut family = out.counter("standin_late_answers", "Answers of the app after their time-out")?;
+        let mut family =
+            out.counter("standin_late_answers", "Answers of the app after their time-out")?;
         for (route, index) in self.counted_routes() {
-            family.counter(&[("route", route)], self.count(index, |counters| &counters.late_answers))?;
+            family.counter(
+                &[("route", route)],
+                self.count(index, |counters| &counters.late_answers),
+            )?;
         }
         Ok(())
     }
@@ -104,15 +117,23 @@ impl Scrape {
         let gone = totals.routes.iter().filter(|(name, _)| self.0.routes.by_name(name).is_none());
         rows.extend(gone.map(|(name, totals)| (&**name, totals)));
         let now = UnixMillis::now();
-        let age = |totals: &RouteTotals| totals.oldest_open.map_or(0.0, |at| now.since(at).as_secs_f64());
+        let age =
+            |totals: &RouteTotals| totals.oldest_open.map_or(0.0, |at| now.since(at).as_secs_f64());
         let mut gauge = |name, help, read: &dyn Fn(&RouteTotals) -> f64| {
             let mut family = out.gauge(name, help)?;
-            rows.iter().try_for_each(|(route, totals)| family.gauge(&[("route", route)], read(totals)))
+            rows.iter()
+                .try_for_each(|(route, totals)| family.gauge(&[("route", route)], read(totals)))
         };
         gauge("standin_open_entries", "Open entries, held ones among them", &|t| float(t.open))?;
         gauge("standin_held_entries", "Entries that wait for a person", &|t| float(t.held))?;
-        gauge("standin_declined_entries", "Entries the app declined, within the retention", &|t| float(t.declined))?;
-        gauge("standin_open_amount", "Sum of the amounts of open entries", &|t| signed(t.open_sum))?;
+        gauge(
+            "standin_declined_entries",
+            "Entries the app declined, within the retention",
+            &|t| float(t.declined),
+        )?;
+        gauge("standin_open_amount", "Sum of the amounts of open entries", &|t| {
+            signed(t.open_sum)
+        })?;
         gauge("standin_oldest_open_seconds", "Age of the oldest open entry", &age)?;
         let mut family = out.gauge("standin_cap_used_ratio", "Used part of a cap: 1 is full")?;
         for route in &self.0.routes.all {
@@ -131,11 +152,15 @@ impl Scrape {
             .iter()
             .map(|upstream| (&*upstream.name, upstream.condition().borrow().clone()))
             .collect();
-        let mut family = out.gauge("standin_upstream_up", "1 while the upstream answers; 0 when down, probed or not seen yet")?;
+        let mut family = out.gauge(
+            "standin_upstream_up",
+            "1 while the upstream answers; 0 when down, probed or not seen yet",
+        )?;
         for (name, condition) in &conditions {
             family.gauge(&[("upstream", name)], flag(*condition == Condition::Up))?;
         }
-        let mut family = out.gauge("standin_upstream_condition", "1 for the condition that holds")?;
+        let mut family =
+            out.gauge("standin_upstream_condition", "1 for the condition that holds")?;
         for (name, condition) in &conditions {
             let now = match condition {
                 Condition::Unknown => "unknown",
@@ -151,7 +176,8 @@ impl Scrape {
         for route in &self.0.routes.all {
             let now = self.0.modes.of(&route.name);
             for mode in [Mode::Auto, Mode::Forced, Mode::PassThrough] {
-                family.gauge(&[("route", &route.name), ("mode", &word(&mode))], flag(mode == now))?;
+                family
+                    .gauge(&[("route", &route.name), ("mode", &word(&mode))], flag(mode == now))?;
             }
         }
         Ok(())
@@ -165,9 +191,21 @@ impl Scrape {
         let mut gauge = |name, help, value: u64| out.gauge(name, help)?.plain(float(value));
         gauge("standin_replay_runs", "Replay runs that go on", going_on().count() as u64)?;
         let waiting = runs.iter().filter(|run| matches!(run.state, RunState::Waiting(_))).count();
-        gauge("standin_replay_runs_waiting", "Replay runs that wait for the app, a time or a mode", waiting as u64)?;
-        gauge("standin_replay_in_flight", "Replays in flight", going_on().map(|run| run.in_flight).sum())?;
-        gauge("standin_replay_pace", "Replays in flight that the pace allows", going_on().map(|run| run.pace).sum())?;
+        gauge(
+            "standin_replay_runs_waiting",
+            "Replay runs that wait for the app, a time or a mode",
+            waiting as u64,
+        )?;
+        gauge(
+            "standin_replay_in_flight",
+            "Replays in flight",
+            going_on().map(|run| run.in_flight).sum(),
+        )?;
+        gauge(
+            "standin_replay_pace",
+            "Replays in flight that the pace allows",
+            going_on().map(|run| run.pace).sum(),
+        )?;
         let counters = self.0.replay.counters();
         let mut family = out.counter("standin_replays", "Replays by what they came to")?;
         for (result, n) in [
@@ -191,12 +229,28 @@ impl Scrape {
         gauge("standin_store_accepting", "1 while the store accepts new entries", flag(accepting))?;
         gauge("standin_store_bytes", "Size of the store with its log", float(totals.bytes))?;
         gauge("standin_draining", "1 from SIGTERM on", flag(*handles.draining.borrow()))?;
-        gauge("standin_start_time_seconds", "Start of the process since 1970", signed(handles.started_at.0) / 1000.0)?;
+        gauge(
+            "standin_start_time_seconds",
+            "Start of the process since 1970",
+            signed(handles.started_at.0) / 1000.0,
+        )?;
         let counters = &handles.counters;
-        gauge("standin_connections_open", "Connections of clients", float(counters.sum(|w| &w.connections_open)))?;
-        gauge("standin_requests_in_flight", "Requests in flight", float(counters.sum(|w| &w.requests_in_flight)))?;
+        gauge(
+            "standin_connections_open",
+            "Connections of clients",
+            float(counters.sum(|w| &w.connections_open)),
+        )?;
+        gauge(
+            "standin_requests_in_flight",
+            "Requests in flight",
+            float(counters.sum(|w| &w.requests_in_flight)),
+        )?;
         let mut count = |name, help, n: u64| out.counter(name, help)?.plain_counter(n);
-        count("standin_connections", "Connections of clients since start", counters.sum(|w| &w.connections_total))?;
+        count(
+            "standin_connections",
+            "Connections of clients since start",
+            counters.sum(|w| &w.connections_total),
+        )?;
         count(
             "standin_upstream_connections_opened",
             "Connections opened to upstreams",
@@ -212,7 +266,12 @@ impl Scrape {
 struct Out<'a>(DescriptorEncoder<'a>);
 
 impl Out<'_> {
-    fn start<'s>(&'s mut self, name: &'s str, help: &str, kind: MetricType) -> Result<Family<'s>, Error> {
+    fn start<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<Family<'s>, Error> {
         Ok(Family(self.0.encode_descriptor(name, help, None, kind)?))
     }
 
@@ -238,7 +297,13 @@ impl Family<'_> {
         ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
     }
 
-    fn histogram(&mut self, labels: Labels<'_>, sum: f64, count: u64, buckets: &[(f64, u64)]) -> Result<(), Error> {
+    fn histogram(
+        &mut self,
+        labels: Labels<'_>,
+        sum: f64,
+        count: u64,
+        buckets: &[(f64, u64)],
+    ) -> Result<(), Error> {
         self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 

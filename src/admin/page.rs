@@ -69,7 +69,10 @@ impl Frame {
             severity: status.severity,
             work: status.held() + status.declined(),
             running: status.runs_going_on,
-            forced: forced.into_iter().filter(|s| s.text.to_lowercase().contains("forced")).collect(),
+            forced: forced
+                .into_iter()
+                .filter(|s| s.text.to_lowercase().contains("forced"))
+                .collect(),
             done: None,
         }
     }

@@ -56,7 +56,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut problem = filters::problem::Problem::new(self.code(), self.title).detail(self.detail);
+        let mut problem =
+            filters::problem::Problem::new(self.code(), self.title).detail(self.detail);
         if self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
             problem = problem.retry_after(Duration::from_secs(5));
         }

@@ -95,8 +95,20 @@ pub(crate) fn is_secret(name: &str) -> bool {
 }
 
 const SECRET_WORDS: [&str; 14] = [
-    "auth", "cookie", "token", "secret", "passw", "passphrase", "session", "apikey", "credential",
-    "signature", "csrf", "xsrf", "jwt", "privatekey",
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "passw",
+    "passphrase",
+    "session",
+    "apikey",
+    "credential",
+    "signature",
+    "csrf",
+    "xsrf",
+    "jwt",
+    "privatekey",
 ];
 
 fn decoded(text: &str) -> String {
@@ -188,7 +200,9 @@ fn hex_dump(bytes: &[u8]) -> String {
             }
         }
         text.push_str("  ");
-        text.extend(chunk.iter().map(|&b| if (32..127).contains(&b) { char::from(b) } else { '.' }));
+        text.extend(
+            chunk.iter().map(|&b| if (32..127).contains(&b) { char::from(b) } else { '.' }),
+        );
         text.push('\n');
     }
     text
@@ -200,7 +214,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_is_written_out() {
-        assert_eq!(line("a\u{202e}b\u{1b}[31m\n\u{200b}"), "a\\u{202e}b\\u{001b}[31m\\u{000a}\\u{200b}");
+        assert_eq!(
+            line("a\u{202e}b\u{1b}[31m\n\u{200b}"),
+            "a\\u{202e}b\\u{001b}[31m\\u{000a}\\u{200b}"
+        );
         assert_eq!(line("Füße ✓"), "Füße ✓");
     }
 
@@ -211,7 +228,8 @@ mod tests {
 
     #[test]
     fn json_is_pretty_and_its_credentials_are_hidden() {
-        let shown = show_body(br#"{"name":"<b>","password":"canary","deep":[{"api_key":"canary"}]}"#, "");
+        let shown =
+            show_body(br#"{"name":"<b>","password":"canary","deep":[{"api_key":"canary"}]}"#, "");
         assert_eq!(shown.kind, "json");
         assert!(shown.text.contains("\"<b>\"") && !shown.text.contains("canary"));
     }
@@ -239,12 +257,23 @@ mod tests {
 
     #[test]
     fn credentials_are_known_by_name() {
-        for name in ["authorization", "Cookie", "x-api-key", "X-Session-Id", "set-cookie", "proxy-authorization", "clientSecret"] {
+        for name in [
+            "authorization",
+            "Cookie",
+            "x-api-key",
+            "X-Session-Id",
+            "set-cookie",
+            "proxy-authorization",
+            "clientSecret",
+        ] {
             assert!(is_secret(name), "{name}");
         }
         for name in ["content-type", "accept", "idempotency-key", "host", "order"] {
             assert!(!is_secret(name), "{name}");
         }
-        assert_eq!(target("/a?x=1&access%5ftoken=canary"), format!("/a?x=1&access%5ftoken={HIDDEN}"));
+        assert_eq!(
+            target("/a?x=1&access%5ftoken=canary"),
+            format!("/a?x=1&access%5ftoken={HIDDEN}")
+        );
     }
 }

@@ -11,15 +11,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub(crate) use self::status::{caps, counter, role_word};
 pub use self::{
-    entry::{AnswerView, BodyView, EntryDetail, EntryList, EntryView, Field, HistoryView, RequestView},
+    entry::{
+        AnswerView, BodyView, EntryDetail, EntryList, EntryView, Field, HistoryView, RequestView,
+    },
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},
     status::{
         Answers, CapUse, ModeView, ModesView, RouteStatus, Status, StoreStatus, UpstreamStatus,
     },
 };
-pub(crate) use self::status::{caps, counter, role_word};
 use crate::time::UnixMillis;
 
 /// A moment: RFC 3339 in UTC for programs, `2026-11-22 14:02:05 UTC` for people.

@@ -32,7 +32,16 @@ pub(super) fn status(status: &Status) -> String {
     }
     out += "\n";
     let mut routes = table(&[
-        "route", "mode", "by the app", "stood in", "refused", "open", "held", "declined", "caps used", "oldest open",
+        "route",
+        "mode",
+        "by the app",
+        "stood in",
+        "refused",
+        "open",
+        "held",
+        "declined",
+        "caps used",
+        "oldest open",
     ]);
     numbers(&mut routes, &[2, 3, 4, 5, 6, 7]);
     for route in &status.routes {
@@ -104,7 +113,10 @@ pub(super) fn entries(list: &EntryList) -> String {
     if list.entries.is_empty() {
         return "No entries.".into();
     }
-    let mut table = table(&["receipt", "received", "state", "route", "reason", "request", "labels", "amount", "attempts"]);
+    let mut table = table(&[
+        "receipt", "received", "state", "route", "reason", "request", "labels", "amount",
+        "attempts",
+    ]);
     numbers(&mut table, &[7, 8]);
     for entry in &list.entries {
         table.add_row(cells([
@@ -141,7 +153,10 @@ pub(super) fn entry(detail: &EntryDetail) -> String {
     fact("amount", if entry.amount == 0 { String::new() } else { entry.amount.to_string() });
     fact("received", format!("{}, from {}", entry.received_at, detail.request.client_ip));
     fact("reason", format!("{} {}", view::word(&entry.reason), detail.cause));
-    fact("certainty", format!("{}, {} counted attempts", view::word(&entry.certainty), entry.attempts));
+    fact(
+        "certainty",
+        format!("{}, {} counted attempts", view::word(&entry.certainty), entry.attempts),
+    );
     fact("not before", detail.not_before.to_string());
     fact("expires", entry.expires_at.to_string());
     fact("request id", entry.request_id.clone());
@@ -152,13 +167,18 @@ pub(super) fn entry(detail: &EntryDetail) -> String {
     let mut out = format!("{}\n\nHISTORY\n{}\n", facts.trim_fmt(), history(&detail.history));
     out += &format!("\nREQUEST\n{}\n", fields(&detail.request.headers, "\n"));
     out += &body(&detail.request.body);
-    out += &format!("\nANSWER ITS CLIENT GOT: {}\n{}", detail.answer.status, answer(&detail.answer));
+    out +=
+        &format!("\nANSWER ITS CLIENT GOT: {}\n{}", detail.answer.status, answer(&detail.answer));
     out
 }
 
 /// One line after a decision.
 pub(super) fn decided(detail: &EntryDetail) -> String {
-    format!("{} is {} now.", text::line(&detail.entry.receipt), text::line(&detail.entry.state_words()))
+    format!(
+        "{} is {} now.",
+        text::line(&detail.entry.receipt),
+        text::line(&detail.entry.state_words())
+    )
 }
 
 pub(super) fn runs(list: &RunList) -> String {
@@ -166,7 +186,17 @@ pub(super) fn runs(list: &RunList) -> String {
         return "No replay run yet.".into();
     }
     let mut table = table(&[
-        "run", "scope", "state", "started", "by", "total", "completed", "applied before", "declined", "held", "again",
+        "run",
+        "scope",
+        "state",
+        "started",
+        "by",
+        "total",
+        "completed",
+        "applied before",
+        "declined",
+        "held",
+        "again",
     ]);
     numbers(&mut table, &[5, 6, 7, 8, 9, 10]);
     for run in &list.runs {
@@ -244,7 +274,10 @@ impl Progress {
         } else if let Some(bar) = &self.bar {
             bar.set_length(run.total);
             bar.set_position(run.finished());
-            let left = format!("{} declined, {} held, {} in flight", run.declined, run.held, run.in_flight);
+            let left = format!(
+                "{} declined, {} held, {} in flight",
+                run.declined, run.held, run.in_flight
+            );
             bar.set_message(format!("{}: {left}", text::line(&state(run))));
         } else {
             let _ = writeln!(std::io::stderr(), "{}; {}", text::line(&state(run)), numbers_of(run));
@@ -266,7 +299,8 @@ fn history(lines: &[HistoryView]) -> String {
     let mut table = plain();
     for line in lines {
         let attempt = line.attempt.map(|n| format!("attempt {n}")).unwrap_or_default();
-        let answered = line.upstream_answer.as_ref().map(|answer| format!(" (the app: {})", answer.status));
+        let answered =
+            line.upstream_answer.as_ref().map(|answer| format!(" (the app: {})", answer.status));
         table.add_row(cells([
             line.at.to_string(),
             line.state_words(),

@@ -34,7 +34,12 @@ pub(super) enum RemoteCommand {
 #[derive(Debug, Args)]
 pub(super) struct To {
     /// Address of the admin API.
-    #[arg(long, env = "STANDIN_ADMIN", default_value = "http://127.0.0.1:9900", value_name = "URL")]
+    #[arg(
+        long,
+        env = "STANDIN_ADMIN",
+        default_value = "http://127.0.0.1:9900",
+        value_name = "URL"
+    )]
     admin: String,
     /// The token of [admin]; better given in the environment, where other users do not see it.
     #[arg(long, env = "STANDIN_TOKEN", hide_env_values = true)]
@@ -207,9 +212,7 @@ pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
 
 async fn entries(command: &Entries) -> Result<(), Failure> {
     match command {
-        Entries::List {
-            route, state, outcome, held, search, from, until, before, limit, to,
-        } => {
+        Entries::List { route, state, outcome, held, search, from, until, before, limit, to } => {
             let (before, limit) = (before.map(|n| n.to_string()), Some(limit.to_string()));
             let asked = [
                 ("route", route),
@@ -362,6 +365,8 @@ fn segment(text: &str) -> String {
 
 /// The fields that are given, as a JSON object.
 fn object<const N: usize>(fields: [(&str, Option<&String>); N]) -> Value {
-    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.as_str().into())));
+    let given = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.as_str().into())));
     Value::Object(given.collect::<Map<_, _>>())
 }

@@ -106,7 +106,8 @@ async fn serve_admin(
         let health = TcpListener::from_std(health)?;
         admin::serve_health(health, handles.clone(), stopped(stop.clone())).await
     };
-    let page = admin::serve(TcpListener::from_std(admin)?, handles.clone(), config, stopped(stop.clone()));
+    let page =
+        admin::serve(TcpListener::from_std(admin)?, handles.clone(), config, stopped(stop.clone()));
     tokio::try_join!(page, health).map(|_| ())
 }
 

@@ -103,7 +103,8 @@ pub(super) async fn events(State(admin): State<Arc<Admin>>) -> Result<impl IntoR
         return Err(Problem::unavailable("too many event streams are open"));
     };
     let changes = admin.handles.replay.changes();
-    let progress = Progress { closing: admin.closing.clone(), changes, last: None, admin, _place: place };
+    let progress =
+        Progress { closing: admin.closing.clone(), changes, last: None, admin, _place: place };
     let events = progress.events();
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }

@@ -108,8 +108,12 @@ pub(super) async fn show(
     }))
 }
 
-const ACTS: [(&str, &str); 4] =
-    [("replay", "Replay now"), ("release", "Release"), ("hold", "Hold"), ("write-off", "Write off")];
+const ACTS: [(&str, &str); 4] = [
+    ("replay", "Replay now"),
+    ("release", "Release"),
+    ("hold", "Hold"),
+    ("write-off", "Write off"),
+];
 
 fn possible(entry: &EntryView, act: &str) -> bool {
     match act {

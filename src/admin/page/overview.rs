@@ -55,7 +55,10 @@ pub(super) struct Done {
     pub(super) done: String,
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Query(Done { done }): Query<Done>) -> Shown {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Query(Done { done }): Query<Done>,
+) -> Shown {
     let status = Status::of(&admin.handles, UnixMillis::now());
     // The first screen must open even when the store cannot read.
     let volumes = admin.handles.store.volumes(14).await.unwrap_or_default();

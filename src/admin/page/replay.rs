@@ -32,7 +32,10 @@ struct Runs {
     queued: u64,
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(Done { done }): Query<Done>) -> Shown {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(Done { done }): Query<Done>,
+) -> Shown {
     let status = Status::of(&admin.handles, UnixMillis::now());
     let runs = RunList::of(&admin.handles.replay.runs()).runs;
     let (going_on, ended) = runs.into_iter().partition(RunStatus::goes_on);
@@ -104,10 +107,7 @@ pub(super) async fn start(
     Ok(back_to("/replay", "start"))
 }
 
-pub(super) async fn confirm_stop(
-    State(admin): State<Arc<Admin>>,
-    Path(id): Path<String>,
-) -> Shown {
+pub(super) async fn confirm_stop(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Shown {
     let runs = RunList::of(&admin.handles.replay.runs()).runs;
     let Some(run) = runs.into_iter().find(|run| run.id == id) else {
         return Err(Problem::no_such("replay run").into());

@@ -40,14 +40,12 @@ const SHOWN: usize = 50;
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Shown {
     let mut groups = Vec::new();
     let declined = PageQuery { outcome: Some(Outcome::Declined), ..PageQuery::default() };
-    let group = group(&admin, declined, "Declined by the app", DECLINED, "outcome=declined").await?;
+    let group =
+        group(&admin, declined, "Declined by the app", DECLINED, "outcome=declined").await?;
     groups.extend(group);
     for (reason, title, advice) in REASONS {
-        let query = PageQuery {
-            state: Some(EntryState::Held),
-            held: Some(reason),
-            ..PageQuery::default()
-        };
+        let query =
+            PageQuery { state: Some(EntryState::Held), held: Some(reason), ..PageQuery::default() };
         let all = format!("state=held&held={}", word(&reason));
         groups.extend(self::group(&admin, query, title, advice, &all).await?);
     }
@@ -75,7 +73,8 @@ async fn group(
         return Ok(None);
     }
     found.reverse();
-    let count = if query.before.is_some() { format!("{}+", found.len()) } else { found.len().to_string() };
+    let count =
+        if query.before.is_some() { format!("{}+", found.len()) } else { found.len().to_string() };
     let more = found.len() > SHOWN || query.before.is_some();
     found.truncate(SHOWN);
     Ok(Some(Group {
@@ -129,5 +128,9 @@ const REASONS: [(HeldReason, &str, &str); 8] = [
         "The bytes do not fit their checksum and are never sent. Check the disk; enter the order by hand from what can \
          be read, and write it off.",
     ),
-    (HeldReason::ByPerson, "Held by a person", "See the history for who held it and why. Release it or write it off."),
+    (
+        HeldReason::ByPerson,
+        "Held by a person",
+        "See the history for who held it and why. Release it or write it off.",
+    ),
 ];

@@ -66,18 +66,32 @@ impl Known<'_> {
     fn whole(&self, all: &mut Vec<Sentence>) {
         let mut say = |severity, text| all.push(Sentence { severity, route: None, text });
         if self.draining {
-            say(Severity::Warn, "standin is draining: what is in flight finishes, nothing new is stored.".into());
+            say(
+                Severity::Warn,
+                "standin is draining: what is in flight finishes, nothing new is stored.".into(),
+            );
         }
         if let Some(why) = &self.store.why
             && self.routes.iter().any(|route| route.stands_in)
         {
-            say(Severity::Alarm, format!("No stand-ins: the store does not accept ({why}). Requests are still forwarded."));
+            say(
+                Severity::Alarm,
+                format!(
+                    "No stand-ins: the store does not accept ({why}). Requests are still forwarded."
+                ),
+            );
         }
         if let Some(setting) = &self.modes.all {
             match setting.mode {
                 Mode::Auto => {}
-                Mode::Forced => say(Severity::Alarm, format!("Forced: every route stands in {}.", self.by(setting))),
-                Mode::PassThrough => say(Severity::Warn, format!("Pass-through: no route makes new entries {}.", self.by(setting))),
+                Mode::Forced => say(
+                    Severity::Alarm,
+                    format!("Forced: every route stands in {}.", self.by(setting)),
+                ),
+                Mode::PassThrough => say(
+                    Severity::Warn,
+                    format!("Pass-through: no route makes new entries {}.", self.by(setting)),
+                ),
             }
         }
     }
@@ -90,11 +104,18 @@ impl Known<'_> {
             // A standby never asks the app for live traffic, so that it has not answered means nothing.
             "unknown" if stood_for && !self.standby => say(
                 Severity::Note,
-                format!("{} has not answered since start: nothing stands in for it until it has.", upstream.name),
+                format!(
+                    "{} has not answered since start: nothing stands in for it until it has.",
+                    upstream.name
+                ),
             ),
             "down" | "probing" if !stood_for => say(
                 Severity::Alarm,
-                format!("{} is down {}; no route stands in for it.", upstream.name, self.since(upstream)),
+                format!(
+                    "{} is down {}; no route stands in for it.",
+                    upstream.name,
+                    self.since(upstream)
+                ),
             ),
             _ => {}
         }
@@ -108,8 +129,14 @@ impl Known<'_> {
         if let Some(setting) = self.modes.routes.get(name) {
             match setting.mode {
                 Mode::Auto => {}
-                Mode::Forced => say(Severity::Alarm, format!("{name} is forced to stand in {}.", self.by(setting))),
-                Mode::PassThrough => say(Severity::Warn, format!("{name} makes no new entries (pass-through) {}.", self.by(setting))),
+                Mode::Forced => say(
+                    Severity::Alarm,
+                    format!("{name} is forced to stand in {}.", self.by(setting)),
+                ),
+                Mode::PassThrough => say(
+                    Severity::Warn,
+                    format!("{name} makes no new entries (pass-through) {}.", self.by(setting)),
+                ),
             }
         }
         let full = route.caps.iter().find(|cap| cap.used >= cap.limit);
@@ -118,9 +145,21 @@ impl Known<'_> {
         if let (Some(upstream), true) = (down, route.stands_in) {
             let since = self.since(upstream);
             match (full, self.store.accepting, route.mode) {
-                (_, _, Mode::PassThrough) => say(Severity::Alarm, format!("{name} fails {since} and does not stand in (pass-through).")),
-                (_, false, _) => say(Severity::Alarm, format!("{name} fails {since} and cannot stand in: the store does not accept.")),
-                (Some(cap), ..) => say(Severity::Alarm, format!("{name} refuses new requests: {} is used up; down {since}.", cap.words())),
+                (_, _, Mode::PassThrough) => say(
+                    Severity::Alarm,
+                    format!("{name} fails {since} and does not stand in (pass-through)."),
+                ),
+                (_, false, _) => say(
+                    Severity::Alarm,
+                    format!("{name} fails {since} and cannot stand in: the store does not accept."),
+                ),
+                (Some(cap), ..) => say(
+                    Severity::Alarm,
+                    format!(
+                        "{name} refuses new requests: {} is used up; down {since}.",
+                        cap.words()
+                    ),
+                ),
                 (None, true, _) => say(Severity::Warn, format!("{name} is standing in {since}.")),
             }
         } else if let Some(cap) = full {
@@ -140,7 +179,10 @@ impl Known<'_> {
             .map(|(n, what)| format!("{} {what}", counted(n, "request is", "requests are")))
             .collect();
         if !waits.is_empty() {
-            say(Severity::Warn, format!("{name}: {}; a person must look at the worklist.", waits.join(", ")));
+            say(
+                Severity::Warn,
+                format!("{name}: {}; a person must look at the worklist.", waits.join(", ")),
+            );
         }
         let queued = route.open.saturating_sub(route.held);
         if queued > 0 && !down {

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    At, Sentence, Severity, grouped,
-    sentence::Known,
-};
+use super::{At, Sentence, Severity, grouped, sentence::Known};
 use crate::{
     admin::{Handles, text},
     config::Role,

@@ -141,7 +141,10 @@ async fn whole(response: Response<Incoming>) -> Result<Value, Failure> {
     let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     if status.is_success() {
         return match value {
-            Value::Null => Err(Failure { code: 1, text: "the answer is not JSON: is this standin's admin API?".into() }),
+            Value::Null => Err(Failure {
+                code: 1,
+                text: "the answer is not JSON: is this standin's admin API?".into(),
+            }),
             value => Ok(value),
         };
     }
@@ -156,7 +159,10 @@ async fn whole(response: Response<Incoming>) -> Result<Value, Failure> {
 impl Events {
     /// The data of the next event; none when the server ends the stream.
     pub(super) async fn next(&mut self) -> Result<Option<String>, Failure> {
-        let lost = |why: &str| Failure { code: UNREACHABLE, text: format!("lost the event stream: {why}") };
+        let lost = |why: &str| Failure {
+            code: UNREACHABLE,
+            text: format!("lost the event stream: {why}"),
+        };
         loop {
             if let Some(end) = memchr::memmem::find(&self.read, b"\n\n") {
                 let event = self.read.split_to(end + 2);
@@ -169,7 +175,9 @@ impl Events {
                 return Err(lost("an event without end"));
             }
             match time::timeout(SILENCE, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => self.read.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+                Ok(Some(Ok(frame))) => {
+                    self.read.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()))
+                }
                 Ok(Some(Err(error))) => return Err(lost(&error.to_string())),
                 Ok(None) => return Ok(None),
                 Err(_) => return Err(lost("it is silent")),
@@ -210,7 +218,10 @@ mod tests {
     fn an_address_with_anything_but_host_and_port_is_refused() {
         let to = |admin: &str| To { admin: admin.into(), token: None, json: false };
         assert_eq!(Client::new(&to("http://[::1]:9900/")).ok().unwrap().authority, "[::1]:9900");
-        assert_eq!(Client::new(&to("http://ops.example")).ok().unwrap().authority, "ops.example:80");
+        assert_eq!(
+            Client::new(&to("http://ops.example")).ok().unwrap().authority,
+            "ops.example:80"
+        );
         for bad in ["https://localhost:1", "localhost:9900", "http://localhost/x", "http://"] {
             assert_eq!(Client::new(&to(bad)).err().unwrap().code, 2, "{bad}");
         }
