@@ -3,9 +3,11 @@
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod drain;
 mod durability;
 mod fidelity;
 mod ledger;
+mod limits;
 mod shop;
 mod store;
 mod support;

@@ -1,0 +1,273 @@
+//! Each bound of the configuration, met from outside: the answer is honest, the app is spared, and what is within the
+//! bound still works.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use tokio::{io::AsyncReadExt, task::JoinSet};
+
+use crate::support::{App, Behaviour, Client, Http2Client, Raw, Standin, eventually, orders_config, raw};
+
+/// A standin with these `[listen.limits]` in front of an app.
+async fn limited(limits: &str) -> (Standin, App) {
+    let app = App::start().await;
+    let config = format!("{}\n[listen.limits]\n{limits}", orders_config(app.address()));
+    let standin = Standin::start(&config).await;
+    assert_eq!(standin.get("/").await.status, 200);
+    app.forget();
+    (standin, app)
+}
+
+#[tokio::test]
+async fn head() {
+    let (standin, app) = limited("head = \"16KiB\"").await;
+    let with_field_of = |size: usize| {
+        let field = "x".repeat(size);
+        format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {field}\r\nconnection: close\r\n\r\n")
+    };
+    assert_status(&raw(standin.address(), with_field_of(10_000)).await, 200);
+    assert_status(&raw(standin.address(), with_field_of(40_000)).await, 431);
+    let long = Request::get("/").header("x-long", "x".repeat(40_000)).body(Bytes::new()).unwrap();
+    let answer = Http2Client::to(standin.address()).await.send(long).await;
+    assert!(answer.is_err() || answer.unwrap().status == 431, "HTTP/2");
+    assert_eq!(app.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn headers() {
+    let (standin, app) = limited("headers = 20").await;
+    let with_fields = |count: usize| {
+        let fields: String = (0..count).map(|number| format!("x-{number}: 1\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}connection: close\r\n\r\n")
+    };
+    assert_status(&raw(standin.address(), with_fields(15)).await, 200);
+    assert_status(&raw(standin.address(), with_fields(25)).await, 431);
+    assert_eq!(app.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn uri() {
+    let (standin, app) = limited("head = \"256KiB\"").await;
+    let asking = |length: usize| {
+        let path = "p".repeat(length);
+        format!("GET /{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    };
+    assert_status(&raw(standin.address(), asking(30_000)).await, 200);
+    assert_status(&raw(standin.address(), asking(70_000)).await, 414);
+    assert_eq!(app.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn head_timeout() {
+    let (standin, app) = limited("head_timeout = \"400ms\"").await;
+    let mut slow = Raw::to(standin.address()).await;
+    slow.write("GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").await;
+    let mut said = Vec::new();
+    let closed = slow.stream.read_to_end(&mut said);
+    tokio::time::timeout(LIMIT, closed).await.expect("closed by standin").unwrap();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{said}");
+
+    let mut kept_alive = Raw::to(standin.address()).await;
+    kept_alive.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut all = Vec::new();
+    let closed = kept_alive.stream.read_to_end(&mut all);
+    tokio::time::timeout(LIMIT, closed).await.expect("closed by standin").unwrap();
+    assert_status(&String::from_utf8_lossy(&all), 200);
+    assert_eq!(app.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn body() {
+    let (standin, app) = limited("body = \"64KiB\"").await;
+    for path in ["/orders", "/elsewhere"] {
+        let fits = standin.post(path, "x".repeat(60_000)).await;
+        assert_eq!(fits.status, 201, "{path}");
+        let announced = standin.post(path, "x".repeat(70_000)).await;
+        assert_eq!(announced.status, 413, "{path}: {announced:?}");
+        let chunk = format!("{:x}\r\n{}\r\n", 70_000, "x".repeat(70_000));
+        let chunked = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n"
+        );
+        assert_status(&raw(standin.address(), chunked).await, 413);
+    }
+    assert_eq!(app.seen().len(), 2, "what is too large never comes whole");
+}
+
+#[tokio::test]
+async fn body_idle() {
+    let (standin, app) = limited("body_idle = \"400ms\"").await;
+    for path in ["/orders", "/elsewhere"] {
+        let mut client = Raw::to(standin.address()).await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n");
+        client.write(head + "some").await;
+        let answer = client.read_until("\r\n\r\n", LIMIT).await.unwrap_or_default();
+        assert_status(&answer, 408);
+    }
+    assert!(app.seen().is_empty());
+}
+
+/// A client that drips more slowly than the whole takes, yet never pauses for long, is served.
+#[tokio::test]
+async fn body_idle_is_about_silence_and_not_about_length() {
+    let (standin, app) = limited("body_idle = \"600ms\"").await;
+    let mut client = Raw::to(standin.address()).await;
+    client.write("POST /orders HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n").await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write("x").await;
+    }
+    let answer = client.read_until("\r\n\r\n", LIMIT).await.unwrap_or_default();
+    assert_status(&answer, 201);
+    app.receives(["xxxxxxxxxx"]).await;
+}
+
+#[tokio::test]
+async fn write_idle() {
+    let (mut standin, app) = limited("write_idle = \"400ms\"").await;
+    let large = Bytes::from(vec![b'x'; 64 << 20]);
+    app.answer_with(move |_| Response::new(large.clone()));
+    let before = sockets(&mut standin);
+    let mut client = Raw::to(standin.address()).await;
+    client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    eventually(LIMIT, async || sockets(&mut standin) > before).await;
+    // It reads nothing at all. Standin lets go of it, and of its connection to the app.
+    eventually(LIMIT, async || {
+        let open = sockets(&mut standin);
+        if open <= before { Ok(()) } else { Err(format!("{open} sockets, {before} before")) }
+    })
+    .await;
+    let rest = client.read_all(Duration::from_secs(2)).await;
+    assert!(rest.len() < 64 << 20, "{} bytes came all the same", rest.len());
+}
+
+#[tokio::test]
+async fn in_flight() {
+    let (standin, app) = limited("in_flight = 3").await;
+    app.behave(Behaviour::Slow(Duration::from_millis(800)));
+    let mut waiting = JoinSet::new();
+    for _ in 0..3 {
+        let mut client = Client::to(standin.address());
+        let request = Request::get("/slow").body(Bytes::new()).unwrap();
+        waiting.spawn(async move { client.send(request).await.unwrap().status });
+    }
+    eventually(LIMIT, async || app.seen().len() == 3).await;
+    let fourth = standin.get("/one-too-many").await;
+    assert_eq!(fourth.status, 503, "{fourth:?}");
+    assert_eq!(fourth.header("content-type"), "application/problem+json");
+    assert!(fourth.headers.contains_key("retry-after"));
+    assert_eq!(waiting.join_all().await, [StatusCode::OK; 3]);
+    assert_eq!(standin.get("/again").await.status, 200);
+    assert_eq!(app.seen().len(), 4, "the fourth of the five did not reach the app");
+}
+
+/// Above the limit a connection waits in the kernel's queue: it is served when another one ends.
+#[tokio::test]
+async fn connections() {
+    let (standin, app) = limited("connections = 4\nhead_timeout = \"60s\"").await;
+    let mut holders = Vec::new();
+    for _ in 0..4 {
+        let mut client = Raw::to(standin.address()).await;
+        client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(client.read_until("accepted\"}", LIMIT).await.is_some());
+        holders.push(client);
+    }
+    let mut fifth = Raw::to(standin.address()).await;
+    fifth.write("GET /fifth HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let early = fifth.read_until("\r\n\r\n", Duration::from_millis(500)).await;
+    assert_eq!(early, None, "served beyond the limit");
+    assert_eq!(app.seen().len(), 4);
+    holders.pop();
+    let answer = fifth.read_until("\r\n\r\n", LIMIT).await.unwrap_or_default();
+    assert_status(&answer, 200);
+}
+
+/// Past `max_body` standin cannot have kept the request, so it never answers for it; it forwards it all the same.
+#[tokio::test]
+async fn max_body() {
+    let mut app = App::start().await;
+    let config = orders_config(app.address())
+        .replace("accept_if =", "max_body = \"10KiB\"\naccept_if =");
+    let standin = Standin::start(&config).await;
+    let (small, large) = ("x".repeat(9_000), "x".repeat(11_000));
+    assert_eq!(standin.post("/orders", large.clone()).await.status, 201, "the app is up");
+    app.stop().await;
+    let refused = standin.post("/orders", large.clone()).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    let accepted = standin.post("/orders", small.clone()).await;
+    assert_eq!(accepted.status, 201, "{accepted:?}");
+    app.restart().await;
+    app.receives([&large, &small]).await;
+}
+
+/// When all memory for copies is in use, requests are forwarded but not stood in for.
+#[tokio::test]
+async fn copied_bodies() {
+    let (standin, mut app) = {
+        let app = App::start().await;
+        let limits = "[listen.limits]\ncopied_bodies = \"128KiB\"";
+        let config = format!("{}\n{limits}", orders_config(app.address()));
+        (Standin::start(&config).await, app)
+    };
+    assert_eq!(standin.get("/").await.status, 200);
+    let body = "x".repeat(200_000);
+    assert_eq!(standin.post("/orders", body.clone()).await.status, 201, "forwarded");
+    app.stop().await;
+    assert_eq!(standin.post("/orders", body.clone()).await.status, 503, "not copied");
+    assert_eq!(standin.post("/orders", "small").await.status, 201, "memory was given back");
+    app.restart().await;
+    app.receives([&body, "small"]).await;
+}
+
+/// An answer whose body pauses for too long ends, broken, so that nobody takes it for whole.
+#[tokio::test]
+async fn the_bodies_of_answers_may_not_pause_for_ever() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = format!(
+        "[upstream.app]\nendpoints = [\"http://{}\"]\nbody_idle = \"400ms\"\n",
+        silent.local_addr().unwrap()
+    );
+    let standin = Standin::start(&config).await;
+    let mut client = Raw::to(standin.address()).await;
+    client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let (mut app, _) = silent.accept().await.unwrap();
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+    tokio::io::AsyncWriteExt::write_all(&mut app, head.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    let ended = client.stream.read_to_end(&mut all);
+    // A reset is as good an end as a close.
+    let _ = tokio::time::timeout(LIMIT, ended).await.expect("standin lets go");
+    assert!(String::from_utf8_lossy(&all).ends_with("half"));
+}
+
+/// The app's patience is limited: `timeout` is met by an honest error where nobody stands in.
+#[tokio::test]
+async fn timeout() {
+    let app = App::start().await;
+    let config = orders_config(app.address())
+        .replace(r#"timeout = "2s""#, r#"timeout = "300ms""#);
+    let standin = Standin::start(&config).await;
+    app.behave(Behaviour::Hang);
+    let answer = standin.get("/").await;
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!(answer.header("proxy-status").contains("http_response_timeout"), "{answer:?}");
+    assert_eq!(app.seen_of(&Method::GET).len(), 1, "it was not sent twice");
+}
+
+fn assert_status(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "not {status}: {answer:.300}");
+}
+
+/// Sockets that standin has open.
+fn sockets(standin: &mut Standin) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", standin.process().pid())).unwrap();
+    let is_socket = |file: &std::io::Result<std::fs::DirEntry>| {
+        let target = file.as_ref().ok().and_then(|file| std::fs::read_link(file.path()).ok());
+        target.is_some_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    files.filter(is_socket).count()
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
