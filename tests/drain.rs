@@ -105,8 +105,7 @@ async fn what_never_ends_is_cut_at_the_deadline_and_not_before() {
 #[tokio::test]
 async fn after_sigterm_nothing_new_is_promised() {
     let app = App::start().await;
-    let config =
-        orders_config(app.address()).replace(r#"timeout = "2s""#, r#"timeout = "700ms""#);
+    let config = orders_config(app.address()).replace(r#"timeout = "2s""#, r#"timeout = "700ms""#);
     let mut standin = Standin::start(&config).await;
     assert_eq!(standin.get("/").await.status, 200);
     app.behave(Behaviour::Hang);

@@ -233,7 +233,10 @@ async fn answer(
         body: body.to_bytes(),
         trailers,
     };
-    shared.seen.lock().unwrap().push(seen.clone());
+    // standin's own question whether the app is there is no request of anybody's.
+    if seen.headers.get("user-agent").is_none_or(|agent| agent != "standin-health") {
+        shared.seen.lock().unwrap().push(seen.clone());
+    }
     let behaviour = shared.behaviour.lock().unwrap().clone();
     match behaviour {
         Behaviour::Answer => Ok(usual(&seen)),
