@@ -70,14 +70,17 @@ pub async fn serve<S, B>(
         let Some(accepted) = drain.unless_begun(listener.accept()).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open)
+                // Another worker may have given the last place away meanwhile.
+                let place = place(&open, &listening, &drain).await;
+                begin(stream, peer, &listening, &builder, chain.clone(), &drain, place)
             }
             Err(error) => after_accept_error(&error).await,
         }
     }
     // Those in the kernel's queue were not refused: they are served, too.
     while let Some(Ok((stream, peer))) = accept_now(&listener).await {
-        begin(stream, peer, &listening, &builder, chain.clone(), &drain, &open);
+        let place = place(&open, &listening, &drain).await;
+        begin(stream, peer, &listening, &builder, chain.clone(), &drain, place);
     }
     drop(listener);
     drain.all_over().await;
@@ -90,7 +93,7 @@ fn begin<S, B>(
     builder: &Rc<auto::Builder<LocalExecutor>>,
     chain: S,
     drain: &Rc<Drain>,
-    open: &Rc<OpenConnections>,
+    place: Place,
 ) where
     S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible> + 'static,
     S::Future: 'static,
@@ -109,8 +112,7 @@ fn begin<S, B>(
         verdict,
         limits: BodyLimits { length: limits.body, idle: limits.body_idle },
     };
-    let (builder, drain, place) =
-        (Rc::clone(builder), Rc::clone(drain), OpenConnections::enter(open));
+    let (builder, drain) = (Rc::clone(builder), Rc::clone(drain));
     spawn(async move {
         let _place = place;
         let here = drain.enter();
@@ -209,11 +211,13 @@ struct OpenConnections {
 struct Place(Rc<OpenConnections>);
 
 impl OpenConnections {
-    fn enter(open: &Rc<Self>) -> Place {
-        open.all.fetch_add(1, Ordering::Relaxed);
+    /// None when there are `most` already.
+    fn enter(open: &Rc<Self>, most: usize) -> Option<Place> {
+        let one_more = |now: usize| (now < most).then_some(now + 1);
+        open.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         open.counters.connections_open.fetch_add(1, Ordering::Relaxed);
         open.counters.connections_total.fetch_add(1, Ordering::Relaxed);
-        Place(Rc::clone(open))
+        Some(Place(Rc::clone(open)))
     }
 }
 
@@ -229,6 +233,17 @@ async fn wait_for_room(listening: &Listening, drain: &Drain) {
     while listening.connections.load(Ordering::Relaxed) >= listening.config.limits.connections
         && !drain.has_begun()
     {
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
+}
+
+/// A place for a connection that was accepted; the drain makes room for all that are left.
+async fn place(open: &Rc<OpenConnections>, listening: &Listening, drain: &Drain) -> Place {
+    loop {
+        let most = if drain.has_begun() { usize::MAX } else { listening.config.limits.connections };
+        if let Some(place) = OpenConnections::enter(open, most) {
+            return place;
+        }
         tokio::time::sleep(ROOM_LOOK).await;
     }
 }
