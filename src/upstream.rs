@@ -26,7 +26,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::{sync::watch, time::Instant};
@@ -328,6 +329,7 @@ impl Connections {
         mut request: Request<RequestBody>,
         progress: &Progress,
     ) -> Result<(Response<Incoming>, Connection), UpstreamError> {
+        announce_body(&mut request);
         let upstream = &self.0.upstream;
         let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
         let mut last =
@@ -415,5 +417,15 @@ impl Connections {
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Connections").field(&self.0.upstream.name).finish()
+    }
+}
+
+/// With GET and HEAD hyper drops a body of unknown length (HTTP/2 has such) unless a field announces it.
+fn announce_body(request: &mut Request<RequestBody>) {
+    let body = request.body();
+    let is_unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
+    if is_unknown && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().entry(header::TRANSFER_ENCODING).or_insert(chunked);
     }
 }

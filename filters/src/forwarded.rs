@@ -211,7 +211,7 @@ fn add_client<B>(request: &mut Request<B>, trust: &Trust) {
     };
     let address = client.ip().to_canonical();
     let headers = request.headers_mut();
-    let host = headers.get(header::HOST).cloned();
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
     if !trust.covers(address) {
         remove_forwarded(headers);
         headers.insert(FOR, address_value(address));

@@ -1,6 +1,6 @@
 //! Refuses requests that two HTTP parsers could read in two ways, where hyper lets them through, and settles the rest
-//! into one form: behind this filter a request has exactly one `Host` (HTTP/1.0 may have none) and a target in origin
-//! form (or `*` for OPTIONS).
+//! into one form: behind this filter a request has exactly one `Host` (empty where HTTP/1.0 had none) and a target in
+//! origin form (or `*` for OPTIONS).
 
 use std::{
     net::Ipv6Addr,
@@ -300,6 +300,9 @@ fn is_port(digits: &[u8]) -> bool {
 fn settle<B>(request: &mut Request<B>) {
     if request.uri().authority().is_some() {
         settle_target(request);
+    } else if request.version() < Version::HTTP_11 {
+        // RFC 9112 3.2: who sends on what names no host sends an empty field.
+        request.headers_mut().entry(header::HOST).or_insert(NO_HOST);
     }
     if request.version() == Version::HTTP_2 {
         join_cookies(request.headers_mut());
@@ -343,6 +346,7 @@ const LENGTH_AND_ENCODING: Refusal =
 const LONGEST_METHOD: usize = 32;
 const ALLOWED: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+const NO_HOST: HeaderValue = HeaderValue::from_static("");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 #[cfg(test)]
@@ -516,6 +520,14 @@ mod tests {
             assert_eq!(request.uri().to_string(), origin, "{target}");
             assert_eq!(only(request.headers(), "host"), "b:81");
         }
+    }
+
+    #[test]
+    fn http10_may_name_no_host() {
+        let mut request = http1("/", &[]);
+        *request.version_mut() = Version::HTTP_10;
+        settle(&mut request);
+        assert_eq!(only(request.headers(), "host"), "");
     }
 
     #[test]
