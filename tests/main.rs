@@ -6,6 +6,7 @@
 mod drain;
 mod durability;
 mod fidelity;
+mod framing;
 mod ledger;
 mod limits;
 mod shop;
