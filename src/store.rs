@@ -28,7 +28,7 @@ use codec::Prepared;
 use disk::{DiskKind, LockFile};
 use receipt::Receipts;
 use shared::Shared;
-use sqlite::Database;
+use sqlite::{Database, Found};
 use writer::{Capture, Mark, MarkJob, Marked, Writer};
 
 /// How the store is opened.
@@ -479,18 +479,22 @@ impl Store {
         self.mark(Mark::WriteOff { seq, who, why }).await.map(drop)
     }
 
-    /// One page of entries, newest first, by keyset.
+    /// One page of entries, newest first, by keyset. A page that had to look at very many may hold fewer than asked for
+    /// (even none) and still have `more`.
     pub async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
         let limit = query.limit.clamp(1, LONGEST_PAGE) as usize;
-        let handle = Arc::clone(&self.handle);
-        let read = self.shared().readers.read(move |reader| {
-            let live = |summary: &mut EntrySummary| handle.shared.show_lease(summary);
-            reader.page(&query, handle.shared.receipts, &live, limit + 1)
-        });
-        let mut entries = or_empty(read.await)?;
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        let more = if more { entries.last().map(|entry| entry.seq) } else { None };
+        let shared = Arc::clone(&self.handle.shared);
+        let read = self
+            .shared()
+            .readers
+            .read(move |reader| reader.page(&query, shared.receipts, &*shared, limit + 1));
+        let Found { mut entries, looked_down_to } = or_empty(read.await)?;
+        let more = if entries.len() > limit {
+            entries.truncate(limit);
+            entries.last().map(|entry| entry.seq)
+        } else {
+            looked_down_to
+        };
         Ok(Page { entries, more })
     }
 

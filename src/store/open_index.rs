@@ -85,6 +85,7 @@ pub(super) struct OpenIndex {
     held: BTreeSet<i64>,
     in_flight: BTreeSet<i64>,
     dedupe_window: i64,
+    customer_window: i64,
     visible: i64,
     next_seq: i64,
     next_fence: u64,
@@ -112,6 +113,7 @@ impl OpenIndex {
             held: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
+            customer_window: 0,
             visible: 0,
             next_seq: 1,
             next_fence: incarnation.cast_unsigned() << FENCE_BITS,
@@ -170,7 +172,26 @@ impl OpenIndex {
         (&self.routes[lane.route].name, &lane.upstream)
     }
 
-    /// Entries below `before` in one of `states`, newest first.
+    /// The lowest number that is not yet closed.
+    pub(super) fn oldest_open(&self) -> i64 {
+        self.rows.keys().next().copied().unwrap_or(self.next_seq)
+    }
+
+    /// The number of the last durable entry.
+    pub(super) fn last(&self) -> i64 {
+        self.visible
+    }
+
+    /// How far back entries per customer are counted, in milliseconds.
+    pub(super) fn customer_window(&self) -> i64 {
+        self.customer_window
+    }
+
+    pub(super) fn set_customer_window(&mut self, window: i64) {
+        self.customer_window = window;
+    }
+
+    /// Entries below `before` in `state`, newest first.
     pub(super) fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
         let is = |seq: &i64| self.rows.get(seq).is_some_and(|row| row.state == state);
         match state {
@@ -263,6 +284,11 @@ impl OpenIndex {
         change(&mut row);
         self.link(row);
         Some(Undo::Changed(before))
+    }
+
+    /// Now, but never before an earlier closing: closed entries are forgotten in the order of their times.
+    pub(super) fn closing_time(&self, now: UnixMillis) -> UnixMillis {
+        self.closed.back().map_or(now, |last| now.max(UnixMillis(last.closed_at)))
     }
 
     /// Closes an open entry; its key is remembered from `at` on.

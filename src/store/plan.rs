@@ -34,11 +34,26 @@ pub(super) struct Plan {
 /// A row to write.
 #[derive(Debug)]
 pub(super) enum Write {
-    Entry { seq: i64, entry: Box<Prepared> },
-    Move { row: Row, closed: Option<(Outcome, UnixMillis)>, line: Line },
-    Line { seq: i64, line: Line },
+    Entry {
+        seq: i64,
+        entry: Box<Prepared>,
+    },
+    Move {
+        row: Row,
+        closed: Option<(Outcome, UnixMillis)>,
+        line: Line,
+    },
+    Line {
+        seq: i64,
+        line: Line,
+    },
     Audit(AuditLine),
-    Value { name: String, value: String },
+    Value {
+        name: String,
+        value: String,
+    },
+    /// Entries per customer are counted this far back now, in milliseconds.
+    CustomerWindow(i64),
 }
 
 /// A line of history.
@@ -91,6 +106,15 @@ impl Plan {
         while let Some(undo) = self.undo.pop() {
             index.undo(undo);
         }
+    }
+
+    /// About what it adds to the file.
+    pub(super) fn bytes(&self) -> u64 {
+        let of = |write: &Write| match write {
+            Write::Entry { entry, .. } => entry.bytes as u64,
+            _ => MARK_BYTES,
+        };
+        self.writes.iter().map(of).sum()
     }
 
     /// Takes captures back and leaves the marks: they come first, and do not depend on captures.
@@ -227,9 +251,10 @@ impl Plan {
                 Line::new(State::Held, "request", "the client never got the answer"),
             ),
             Mark::Note { seq, who, why, answer } => {
-                let line = match index.row(seq) {
-                    Some(row) => Line::of(row, &who, why),
-                    None => Line::new(State::Closed, &who, why),
+                let line = match self.row(index, seq) {
+                    Ok(row) => Line::of(&row, &who, why),
+                    Err(StoreError::Moved(state)) => Line::new(state, &who, why),
+                    Err(error) => return Err(error),
                 };
                 self.writes.push(Write::Line { seq: seq.0, line: line.with(answer) });
                 Ok(())
@@ -332,11 +357,14 @@ impl Plan {
             }
             Verdict::Hold { reason, certainty, why, answer } => {
                 let line = Line::new(State::Held, "replay", why).attempt(attempt).with(answer);
-                self.hold(index, seq, Event::FinishHeld, reason, line)?;
-                if let Some(Write::Move { row, .. }) = self.writes.last_mut() {
+                let state =
+                    after(row.state, Event::FinishHeld).ok_or(StoreError::Moved(row.state))?;
+                self.change(index, seq.0, Line { held: Some(reason), ..line }, |row| {
+                    row.state = state;
+                    row.held = Some(reason);
                     row.certainty = row.certainty.max(certainty);
-                }
-                index.change(seq.0, |row| row.certainty = row.certainty.max(certainty));
+                    row.interrupted = 0;
+                });
             }
         }
         Ok(())
@@ -457,9 +485,10 @@ impl Plan {
             let row = Row { state: State::Closed, held: None, ..row.clone() };
             let route = Arc::clone(index.lane_names(row.lane).0);
             *self.volumes.entry((self.now.0.div_euclid(DAY), route, outcome)).or_default() += 1;
-            self.writes.push(Write::Move { row, closed: Some((outcome, self.now)), line });
+            let at = index.closing_time(self.now);
+            self.writes.push(Write::Move { row, closed: Some((outcome, at)), line });
         }
-        self.undo.extend(index.close(seq.0, outcome, self.now));
+        self.undo.extend(index.close(seq.0, outcome, index.closing_time(self.now)));
     }
 
     fn audit(&mut self, seq: Seq, what: &str, who: String, why: String) {
@@ -536,5 +565,6 @@ impl Verdict {
     }
 }
 
+const MARK_BYTES: u64 = 300;
 /// Milliseconds of a UTC day.
 pub(super) const DAY: i64 = 86_400_000;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     Accepting, EntrySummary, Seq, State, StoreError, StoreOptions, open_index::OpenIndex,
-    queue::Queue, readers::Readers, receipt::Receipts,
+    queue::Queue, readers::Readers, receipt::Receipts, sqlite::Live,
 };
 
 #[derive(Debug)]
@@ -80,13 +80,6 @@ impl Shared {
         self.index().row(seq).is_some_and(|row| row.state == State::Leased)
     }
 
-    /// A claim is only in memory.
-    pub(super) fn show_lease(&self, summary: &mut EntrySummary) {
-        if summary.state == State::Stored && self.is_leased(summary.seq) {
-            summary.state = State::Leased;
-        }
-    }
-
     pub(super) fn changed(&self) {
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -111,6 +104,18 @@ impl Shared {
 
     pub(super) fn note_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Live for Shared {
+    fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
+        self.index().in_state(state, before, at_most)
+    }
+
+    fn show(&self, summary: &mut EntrySummary) {
+        if summary.state == State::Stored && self.is_leased(summary.seq) {
+            summary.state = State::Leased;
+        }
     }
 }
 
@@ -166,6 +171,14 @@ impl Gate {
 
     pub(super) fn broken(&self, why: Option<String>) {
         self.set(|reasons| reasons.broken = why);
+    }
+
+    /// Why, if it is the disk that has no room.
+    pub(super) fn why_full(&self) -> Option<String> {
+        if self.open.load(Ordering::Acquire) {
+            return None;
+        }
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).full.clone()
     }
 
     pub(super) fn full(&self, why: Option<String>) {

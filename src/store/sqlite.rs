@@ -1,7 +1,10 @@
 //! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
 //!
-//! `start` rebuilds the open index, `write` writes batches, `read` answers questions, `retention` deletes.
+//! `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
+//! tables behind the log, `retention` deletes.
 
+mod lazy;
+mod page;
 mod read;
 mod retention;
 mod start;
@@ -21,6 +24,8 @@ use tokio::time::Instant;
 
 use super::{StoreError, StoreOptions, Synchronous};
 
+pub(super) use lazy::Segment;
+pub(super) use page::{Found, Live};
 pub(super) use read::Reader;
 pub(super) use write::WriteError;
 
@@ -125,6 +130,12 @@ impl Database {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for StoreError {
+    fn from(error: rusqlite::types::FromSqlError) -> Self {
         Self::Failed(error.to_string())
     }
 }

@@ -12,7 +12,7 @@ use super::{
     StoreError, Verdict,
     codec::Prepared,
     disk::LockFile,
-    plan::{Decided, Plan},
+    plan::{Decided, Plan, Write},
     queue::{Batch, Taken},
     shared::Shared,
     sqlite::{Database, WriteError},
@@ -77,7 +77,8 @@ impl Writer {
         let guard = EndGuard(Arc::clone(&self.shared));
         self.upkeep(Instant::now());
         loop {
-            match self.shared.queue.take(IDLE) {
+            let behind = self.upkeep.is_behind(Instant::now());
+            match self.shared.queue.take(if behind { Duration::ZERO } else { IDLE }) {
                 Taken::Batch(batch) => self.store(batch),
                 Taken::Idle => {}
                 Taken::Closed => break,
@@ -91,14 +92,21 @@ impl Writer {
     }
 
     /// One batch: decide, write, answer.
-    fn store(&mut self, batch: Batch) {
-        let plan = self.decide(batch);
+    fn store(&mut self, mut batch: Batch) {
+        self.refuse_if_full(&mut batch);
+        let window = self.look_further_back(&batch);
+        let mut plan = self.decide(batch);
+        plan.writes.extend(window.map(Write::CustomerWindow));
+        let bytes = plan.bytes();
         match self.database.write(&plan) {
             Ok(kept) => {
-                self.shared.options.hook.at("after_commit_before_ack");
+                if plan.last_new.is_some() {
+                    self.shared.options.hook.at("after_commit_before_ack");
+                }
                 self.show(&plan);
                 self.answer(plan, kept);
                 self.database.checkpoint_if_due();
+                self.upkeep.note_written(bytes);
             }
             Err(WriteError::Refused(why)) => self.refuse(plan, &why),
             Err(WriteError::Full) => self.full(plan),
@@ -107,6 +115,32 @@ impl Writer {
                 self.recover(&why);
             }
         }
+    }
+
+    /// Captures that were already waiting when the disk became full.
+    fn refuse_if_full(&self, batch: &mut Batch) {
+        if let Some(why) = self.shared.gate.why_full() {
+            for capture in batch.captures.drain(..) {
+                let _ = capture.reply.send(Err(StoreError::NotAccepting(why.clone())));
+            }
+        }
+    }
+
+    /// A cap per customer may ask further back than was counted so far: once per change of the configuration.
+    fn look_further_back(&mut self, batch: &Batch) -> Option<i64> {
+        let asked = batch.captures.iter().filter_map(|capture| {
+            let (_, window) = capture.entry.entry.caps.per_customer?;
+            Some(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
+        });
+        let mut index = self.shared.index();
+        let asked = asked.max().filter(|asked| *asked > index.customer_window())?;
+        let since = UnixMillis(UnixMillis::now().0.saturating_sub(asked));
+        if let Err(error) = self.database.count_customers(&mut index, since) {
+            tracing::error!(%error, "earlier entries of customers could not be counted");
+            return None;
+        }
+        index.set_customer_window(asked);
+        Some(asked)
     }
 
     /// Decides in portions, so that nobody waits long for the index.

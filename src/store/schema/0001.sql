@@ -44,7 +44,12 @@ CREATE TABLE state (
     not_before  INTEGER NOT NULL,
     expires_at  INTEGER NOT NULL,
     fence       INTEGER NOT NULL,      -- the last claim: incarnation of the process (upper bits) and number
-    closed_at   INTEGER
+    closed_at   INTEGER,
+    key         BLOB,                  -- these five of closed entries only: still known when the log row is gone
+    fingerprint BLOB,
+    route       TEXT,
+    customer    BLOB,
+    received_at INTEGER
 ) STRICT;
 CREATE INDEX state_closed ON state (closed_at) WHERE closed_at IS NOT NULL;
 CREATE INDEX state_outcome ON state (outcome, seq) WHERE outcome IS NOT NULL;
@@ -66,23 +71,50 @@ CREATE TABLE history (
     PRIMARY KEY (seq, line)
 ) STRICT, WITHOUT ROWID;
 
--- What is still needed of a closed entry whose log row is gone: its key must be known for the whole dedupe window.
-CREATE TABLE remembered (
+-- The kept answers of closed entries whose log rows are gone while their keys are still known.
+CREATE TABLE kept_answer (
     seq            INTEGER PRIMARY KEY,
-    received_at    INTEGER NOT NULL,
-    route          TEXT    NOT NULL,
-    key            BLOB    NOT NULL,
-    fingerprint    BLOB    NOT NULL,
-    customer       BLOB,
-    outcome        TEXT    NOT NULL,
-    closed_at      INTEGER NOT NULL,
     answer_status  INTEGER NOT NULL,
     answer_headers BLOB    NOT NULL,
     answer_body    BLOB    NOT NULL
 ) STRICT;
-CREATE INDEX remembered_closed ON remembered (closed_at);
 
--- How entries ended, per UTC day (days since 1970) and route.
+-- Built behind the log, a segment of entries at a time and in sorted order, so that an append pays for none of it.
+-- What lies beyond the last whole segment (meta 'indexed_to') is found by looking through the log itself.
+
+-- What people search for: label values, request ids, keys, routes. Long texts are cut and end in a digest.
+CREATE TABLE term (
+    segment INTEGER NOT NULL,
+    text    BLOB    NOT NULL,
+    seq     INTEGER NOT NULL,
+    PRIMARY KEY (segment, text, seq)
+) STRICT, WITHOUT ROWID;
+
+-- What a start needs of an open entry, without its bytes.
+CREATE TABLE brief (
+    seq         INTEGER PRIMARY KEY,
+    received_at INTEGER NOT NULL,
+    route       TEXT    NOT NULL,
+    upstream    TEXT    NOT NULL,
+    key         BLOB    NOT NULL,
+    fingerprint BLOB    NOT NULL,
+    sequence    BLOB,
+    customer    BLOB,
+    amount      INTEGER NOT NULL,
+    not_before  INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    certainty   TEXT    NOT NULL,
+    held        TEXT
+) STRICT;
+
+-- Between which numbers the entries of an hour lie.
+CREATE TABLE hour (
+    hour  INTEGER PRIMARY KEY,         -- hours since 1970
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL
+) STRICT;
+
+-- Per UTC day (days since 1970) and route: what was accepted on that day, and what ended on it.
 CREATE TABLE volume (
     day         INTEGER NOT NULL,
     route       TEXT    NOT NULL,
@@ -96,12 +128,12 @@ CREATE TABLE volume (
 
 -- Who did what, to what, and why. Append-only.
 CREATE TABLE audit (
-    id        INTEGER PRIMARY KEY,
-    at        INTEGER NOT NULL,
-    who       TEXT    NOT NULL,
-    what      TEXT    NOT NULL,
-    done_to   TEXT    NOT NULL,
-    why       TEXT    NOT NULL
+    id      INTEGER PRIMARY KEY,
+    at      INTEGER NOT NULL,
+    who     TEXT    NOT NULL,
+    what    TEXT    NOT NULL,
+    done_to TEXT    NOT NULL,
+    why     TEXT    NOT NULL
 ) STRICT;
 
 -- Small durable values of other parts, by name.

@@ -1,6 +1,6 @@
 //! What is read from the file: entries, pages, histories, volumes, audit and values.
 
-use std::path::Path;
+use std::{cmp::Reverse, collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::{
@@ -8,12 +8,15 @@ use rusqlite::{
     types::{FromSqlError, ValueRef},
 };
 
-use super::PATIENCE;
+use super::{
+    PATIENCE,
+    lazy::{INDEXED_TO, Sums},
+    start::number,
+};
 use crate::{
     store::{
         AuditLine, Certainty, Digest, Entry, EntrySummary, HeldReason, HistoryLine, Identity,
-        KeptAnswer, Outcome, PageQuery, Reason, Receipt, Seq, State, StoreError, StoredRequest,
-        Volume,
+        KeptAnswer, Outcome, Reason, Receipt, Seq, State, StoreError, StoredRequest, Volume,
         codec::{Checksum, Summed, read_fields, read_labels},
         plan::DAY,
         receipt::Receipts,
@@ -24,7 +27,7 @@ use crate::{
 /// A connection that only reads.
 #[derive(Debug)]
 pub(in crate::store) struct Reader {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Reader {
@@ -48,35 +51,6 @@ impl Reader {
             .query_row([seq.0], |row| entry(row, receipt))
             .optional()?
             .ok_or(StoreError::NotFound)
-    }
-
-    /// Walks from the newest entry below `before` and keeps what `fits` the query, up to `at_most`.
-    pub(in crate::store) fn page(
-        &self,
-        query: &PageQuery,
-        receipts: Receipts,
-        live: &dyn Fn(&mut EntrySummary),
-        at_most: usize,
-    ) -> Result<Vec<EntrySummary>, StoreError> {
-        let sought = Sought::new(query, receipts);
-        let before = query.before.map_or(i64::MAX, |seq| seq.0);
-        let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT {SUMMARY} {JOINED} WHERE l.seq < ? ORDER BY l.seq DESC"
-        ))?;
-        let mut rows = statement.query([before])?;
-        let mut found = Vec::new();
-        while found.len() < at_most
-            && let Some(row) = rows.next()?
-        {
-            if sought.may_fit(row)? {
-                let mut summary = summary(row, receipts)?;
-                live(&mut summary);
-                if sought.fits(&summary) {
-                    found.push(summary);
-                }
-            }
-        }
-        Ok(found)
     }
 
     pub(in crate::store) fn history(&self, seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
@@ -125,30 +99,60 @@ impl Reader {
         Ok(lines)
     }
 
-    /// Days and routes, newest day first.
+    /// Days and routes, newest day first: what is added up already, and the entries beyond the watermark.
     pub(in crate::store) fn volumes(&self, days: u32) -> Result<Vec<Volume>, StoreError> {
         let from = UnixMillis::now().0.div_euclid(DAY) - i64::from(days) + 1;
+        let snapshot = self.connection.unchecked_transaction()?;
+        let mut volumes: BTreeMap<(Reverse<i64>, Arc<str>), Volume> = BTreeMap::new();
         let mut statement = self.connection.prepare_cached(
-            "SELECT day, route, sum(accepted), sum(amount), sum(completed), sum(declined), sum(written_off)
-             FROM (SELECT day, route, accepted, amount, completed, declined, written_off
-                       FROM volume WHERE day >= ?1
-                   UNION ALL
-                   SELECT received_at / 86400000, route, 1, amount, 0, 0, 0
-                       FROM log WHERE received_at >= ?1 * 86400000)
-             GROUP BY day, route ORDER BY day DESC, route",
+            "SELECT day, route, accepted, amount, completed, declined, written_off FROM volume
+             WHERE day >= ?",
         )?;
-        let volumes = statement.query_map([from], |row| {
-            Ok(Volume {
-                day: day_text(row.get(0)?),
-                route: row.get::<_, String>(1)?.into(),
-                accepted: row.get::<_, i64>(2)?.cast_unsigned(),
+        let mut rows = statement.query([from])?;
+        while let Some(row) = rows.next()? {
+            let (day, route) = (row.get(0)?, Arc::<str>::from(row.get_ref(1)?.as_str()?));
+            let count = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let volume = Volume {
+                day: day_text(day),
+                route: Arc::clone(&route),
+                accepted: count(2)?,
                 amount: row.get(3)?,
-                completed: row.get::<_, i64>(4)?.cast_unsigned(),
-                declined: row.get::<_, i64>(5)?.cast_unsigned(),
-                written_off: row.get::<_, i64>(6)?.cast_unsigned(),
-            })
-        })?;
-        Ok(volumes.collect::<Result<_, _>>()?)
+                completed: count(4)?,
+                declined: count(5)?,
+                written_off: count(6)?,
+            };
+            volumes.insert((Reverse(day), route), volume);
+        }
+        for (day, route, accepted, amount) in self.not_added_up()?.volumes() {
+            if day >= from {
+                let volume = volumes.entry((Reverse(day), Arc::clone(route))).or_insert(Volume {
+                    day: day_text(day),
+                    route: Arc::clone(route),
+                    accepted: 0,
+                    completed: 0,
+                    declined: 0,
+                    written_off: 0,
+                    amount: 0,
+                });
+                volume.accepted += accepted.cast_unsigned();
+                volume.amount = volume.amount.saturating_add(amount);
+            }
+        }
+        drop(snapshot);
+        Ok(volumes.into_values().collect())
+    }
+
+    fn not_added_up(&self) -> Result<Sums, StoreError> {
+        let indexed_to = number(&self.connection, INDEXED_TO)?.unwrap_or(0);
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq, received_at, route, amount FROM log WHERE seq > ?")?;
+        let mut rows = statement.query([indexed_to])?;
+        let mut sums = Sums::default();
+        while let Some(row) = rows.next()? {
+            sums.add(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?);
+        }
+        Ok(sums)
     }
 
     pub(in crate::store) fn audit_log(&self, at_most: u32) -> Result<Vec<AuditLine>, StoreError> {
@@ -195,45 +199,8 @@ impl Reader {
     }
 }
 
-/// A page's filters, ready to be compared.
-struct Sought<'a> {
-    query: &'a PageQuery,
-    receipt: Option<Seq>,
-}
-
-impl<'a> Sought<'a> {
-    fn new(query: &'a PageQuery, receipts: Receipts) -> Self {
-        let receipt = query.search.as_deref().and_then(|text| text.parse().ok());
-        Self { query, receipt: receipt.map(|receipt| receipts.seq(receipt)) }
-    }
-
-    /// Looks at what needs no copy.
-    fn may_fit(&self, row: &SqlRow<'_>) -> Result<bool, rusqlite::Error> {
-        if let Some(route) = &self.query.route
-            && row.get_ref(3)?.as_str()? != route
-        {
-            return Ok(false);
-        }
-        let Some(search) = &self.query.search else { return Ok(true) };
-        Ok(self.receipt == Some(Seq(row.get(0)?))
-            || row.get_ref(1)?.as_str()? == search
-            || row.get_ref(16)?.as_str()? == search
-            || read_labels(row.get_ref(14)?.as_str()?)
-                .is_some_and(|labels| labels.iter().any(|(_, value)| value == search)))
-    }
-
-    fn fits(&self, summary: &EntrySummary) -> bool {
-        let query = self.query;
-        query.state.is_none_or(|state| summary.state == state)
-            && query.outcome.is_none_or(|outcome| summary.outcome == Some(outcome))
-            && query.held.is_none_or(|held| summary.held == Some(held))
-            && query.received_from.is_none_or(|from| summary.received_at >= from)
-            && query.received_until.is_none_or(|until| summary.received_at <= until)
-    }
-}
-
 /// Columns of [`summary`]; the state is that of the file.
-const SUMMARY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.target, l.reason,
+pub(super) const SUMMARY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.target, l.reason,
     coalesce(s.certainty, l.certainty),
     coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END), s.outcome,
     CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END, coalesce(s.attempts, 0), l.amount,
@@ -250,7 +217,10 @@ const ENTRY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.ta
 
 const JOINED: &str = "FROM log l LEFT JOIN state s ON s.seq = l.seq";
 
-fn summary(row: &SqlRow<'_>, receipts: Receipts) -> Result<EntrySummary, rusqlite::Error> {
+pub(super) fn summary(
+    row: &SqlRow<'_>,
+    receipts: Receipts,
+) -> Result<EntrySummary, rusqlite::Error> {
     let seq = Seq(row.get(0)?);
     Ok(EntrySummary {
         seq,
@@ -345,7 +315,7 @@ pub(super) fn kept_answer(
     connection
         .prepare_cached(&format!(
             "SELECT {columns} FROM log WHERE seq = ?1 UNION ALL
-             SELECT {columns} FROM remembered WHERE seq = ?1 LIMIT 1"
+             SELECT {columns} FROM kept_answer WHERE seq = ?1 LIMIT 1"
         ))?
         .query_row([seq.0], |row| answer(row, 0))
 }
@@ -376,7 +346,7 @@ pub(super) fn word<T>(
     })
 }
 
-fn optional_word<T>(
+pub(super) fn optional_word<T>(
     row: &SqlRow<'_>,
     at: usize,
     read: impl Fn(&str) -> Option<T>,

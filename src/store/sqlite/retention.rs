@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{TransactionBehavior, params};
+use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::{
     Database,
+    lazy::{INDEXED_TO, Segment, Sums, TERM_COLUMNS, segment_of, terms_of},
     start::{number, set_number},
 };
 use crate::{store::StoreError, time::UnixMillis};
@@ -19,63 +20,141 @@ pub(in crate::store) struct Deleted {
 }
 
 impl Database {
-    /// Deletes what closed before `retention`. Of those that closed after `forgotten` the key and the kept answer stay.
+    /// Deletes the requests that closed before `retention`. What closed after `forgotten` leaves its key, and its kept
+    /// answer, until then.
     pub(in crate::store) fn delete_old(
         &mut self,
         retention: UnixMillis,
         forgotten: UnixMillis,
+        building: &mut Option<Segment>,
     ) -> Result<Deleted, StoreError> {
         let step = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut deleted = Deleted::default();
-        let old: Vec<i64> = step
-            .prepare_cached(
-                "SELECT seq FROM state WHERE closed_at IS NOT NULL AND closed_at <= ?
-                 ORDER BY closed_at LIMIT ?",
-            )?
-            .query_map(params![retention.0, STEP], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let forgotten_rows = step
-            .prepare_cached(
-                "DELETE FROM remembered WHERE seq IN
-                     (SELECT seq FROM remembered WHERE closed_at <= ? LIMIT ?)",
-            )?
-            .execute(params![forgotten.0, STEP])?;
-        deleted.more = old.len() as i64 == STEP || forgotten_rows as i64 == STEP;
-        if old.is_empty() {
-            if forgotten_rows > 0 {
-                step.commit()?;
+        let old = old_entries(&step, retention)?;
+        let indexed_to = number(&step, INDEXED_TO)?.unwrap_or(0);
+        let mut sums = Sums::default();
+        for entry in &old {
+            if building.as_ref().is_some_and(|segment| segment.has(entry.seq)) {
+                *building = None;
             }
-            return Ok(deleted);
+            if entry.declined {
+                *deleted.declined.entry(entry.route.clone()).or_default() += 1;
+            }
+            entry.delete(&step, forgotten, indexed_to, &mut sums)?;
         }
-        // Numbers are never used again, even if the last entry goes.
-        let last: i64 = step.query_row("SELECT max(seq) FROM log", [], |row| row.get(0))?;
-        set_number(&step, "last_seq", last.max(number(&step, "last_seq")?.unwrap_or(0)))?;
-        for seq in old {
-            let gone: Option<String> = step
-                .prepare_cached(
-                    "SELECT CASE WHEN s.outcome = 'declined' THEN l.route END
-                     FROM state s JOIN log l ON l.seq = s.seq WHERE s.seq = ?",
-                )?
-                .query_row([seq], |row| row.get(0))?;
-            if let Some(route) = gone {
-                *deleted.declined.entry(route).or_default() += 1;
-            }
-            step.prepare_cached(
-                "INSERT OR REPLACE INTO remembered
-                 SELECT l.seq, l.received_at, l.route, l.key, l.fingerprint, l.customer, s.outcome,
-                     s.closed_at, l.answer_status, l.answer_headers, l.answer_body
-                 FROM log l JOIN state s ON s.seq = l.seq WHERE l.seq = ?1 AND s.closed_at > ?2",
-            )?
-            .execute(params![seq, forgotten.0])?;
-            for table in ["log", "state", "history"] {
-                step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?
-                    .execute([seq])?;
-            }
+        sums.write_volumes(&step)?;
+        let forgotten = forget(&step, retention.min(forgotten))?;
+        deleted.more = old.len() as i64 == STEP || forgotten as i64 == STEP;
+        if let Some(last) = old.last() {
+            set_number(&step, DELETED_AT, last.closed_at)?;
+            set_number(&step, DELETED_SEQ, last.seq)?;
+        }
+        if old.is_empty() && forgotten == 0 {
+            return Ok(deleted);
         }
         step.commit()?;
         Ok(deleted)
     }
+
+    /// Every entry below is closed: a start need not look at them one by one.
+    pub(in crate::store) fn note_oldest_open(&mut self, oldest: i64) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        if number(connection, OLDEST_OPEN)?.unwrap_or(0) < oldest {
+            set_number(connection, OLDEST_OPEN, oldest)?;
+        }
+        Ok(())
+    }
 }
 
+struct Old {
+    seq: i64,
+    closed_at: i64,
+    declined: bool,
+    route: String,
+}
+
+/// The next ones in the order of closing. Where the last step ended is kept, because what stays of an entry looks the
+/// same before and after.
+fn old_entries(step: &Transaction<'_>, retention: UnixMillis) -> Result<Vec<Old>, StoreError> {
+    let after = (number(step, DELETED_AT)?.unwrap_or(i64::MIN), number(step, DELETED_SEQ)?);
+    let mut statement = step.prepare_cached(
+        "SELECT seq, closed_at, outcome = 'declined', route FROM state
+         WHERE closed_at IS NOT NULL AND closed_at >= ?1 AND (closed_at > ?1 OR seq > ?2)
+             AND closed_at <= ?3 ORDER BY closed_at, seq LIMIT ?4",
+    )?;
+    let old = statement.query_map(params![after.0, after.1, retention.0, STEP], |row| {
+        Ok(Old {
+            seq: row.get(0)?,
+            closed_at: row.get(1)?,
+            declined: row.get(2)?,
+            route: row.get(3)?,
+        })
+    })?;
+    Ok(old.collect::<Result<_, _>>()?)
+}
+
+impl Old {
+    fn delete(
+        &self,
+        step: &Transaction<'_>,
+        forgotten: UnixMillis,
+        indexed_to: i64,
+        sums: &mut Sums,
+    ) -> Result<(), rusqlite::Error> {
+        let seq = self.seq;
+        let mut statement =
+            step.prepare_cached(&format!("SELECT {TERM_COLUMNS} FROM log WHERE seq = ?"))?;
+        let mut rows = statement.query([seq])?;
+        if let Some(row) = rows.next()? {
+            if seq <= indexed_to {
+                let sql = "DELETE FROM term WHERE segment = ? AND text = ? AND seq = ?";
+                for term in terms_of(row)? {
+                    step.prepare_cached(sql)?.execute(params![segment_of(seq), term, seq])?;
+                }
+            } else {
+                sums.add(seq, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?);
+            }
+        }
+        drop(rows);
+        if self.closed_at > forgotten.0 {
+            step.prepare_cached(
+                "INSERT OR REPLACE INTO kept_answer
+                 SELECT seq, answer_status, answer_headers, answer_body FROM log WHERE seq = ?",
+            )?
+            .execute([seq])?;
+        }
+        for table in ["log", "history", "brief"] {
+            step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?.execute([seq])?;
+        }
+        Ok(())
+    }
+}
+
+/// What is past everything.
+fn forget(step: &Transaction<'_>, forgotten: UnixMillis) -> Result<usize, StoreError> {
+    let deleted = (number(step, DELETED_AT)?, number(step, DELETED_SEQ)?);
+    let mut statement = step.prepare_cached(
+        "SELECT seq FROM state WHERE closed_at IS NOT NULL AND closed_at <= ?1
+             AND (closed_at < ?2 OR (closed_at = ?2 AND seq <= ?3)) ORDER BY closed_at, seq LIMIT ?4",
+    )?;
+    let seqs: Vec<i64> = statement
+        .query_map(params![forgotten.0, deleted.0, deleted.1, STEP], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if let Some(highest) = seqs.iter().max() {
+        // Numbers are never used again, even when nothing of them is left.
+        set_number(step, LAST_SEQ, number(step, LAST_SEQ)?.unwrap_or(0).max(*highest))?;
+    }
+    for seq in &seqs {
+        for table in ["state", "kept_answer"] {
+            step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?.execute([seq])?;
+        }
+    }
+    Ok(seqs.len())
+}
+
+pub(super) const LAST_SEQ: &str = "last_seq";
+pub(super) const OLDEST_OPEN: &str = "oldest_open";
+const DELETED_AT: &str = "deleted_at";
+const DELETED_SEQ: &str = "deleted_seq";
 /// Entries of one step: some milliseconds.
 const STEP: i64 = 128;

@@ -1,4 +1,4 @@
-//! What a start does: a new incarnation, claims and sends of the last one settled, the open index rebuilt.
+//! What a start does: a new incarnation, sends of the last one settled, the open index rebuilt.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,11 +8,13 @@ use rusqlite::{
 
 use super::{
     Database,
-    read::{digest, word},
+    lazy::{INDEXED_TO, SEGMENT},
+    read::{digest, optional_word, word},
+    retention::{LAST_SEQ, OLDEST_OPEN},
 };
 use crate::{
     store::{
-        Certainty, HeldReason, Outcome, State, StoreError, StoreOptions,
+        Certainty, HeldReason, Outcome, Seq, State, StoreError, StoreOptions,
         open_index::{Closed, OpenIndex, Row},
         shared::Shared,
         transition::{Event, after},
@@ -48,10 +50,23 @@ impl Database {
         let incarnation = number(&step, "incarnation")?.unwrap_or(0) + 1;
         set_number(&step, "incarnation", incarnation)?;
         settle_sends(&step, options, running, now)?;
+        // What an unfinished segment left.
+        let indexed_to = number(&step, INDEXED_TO)?.unwrap_or(0);
+        step.execute("DELETE FROM term WHERE segment >= ?", [indexed_to / SEGMENT])?;
         step.commit()?;
         let mut index = OpenIndex::new(options.dedupe_window, incarnation);
         rebuild(connection, &mut index, options, now)?;
         Ok(Started { index, salt: salt.cast_unsigned() })
+    }
+
+    /// Counts per customer further back than was asked for so far.
+    pub(in crate::store) fn count_customers(
+        &mut self,
+        index: &mut OpenIndex,
+        since: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        count_customers(connection, index, since)
     }
 }
 
@@ -69,44 +84,53 @@ fn settle_sends(
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<Result<_, _>>()?;
     for (seq, fence, attempts, interrupted) in found {
-        if let Some(running) = running {
-            let goes_on = running.index().row(crate::store::Seq(seq)).is_some_and(|row| {
-                row.state == State::Sending && row.fence == fence.cast_unsigned()
-            });
-            if !goes_on {
-                // Its replayer was told that it must not send.
-                let why = "the store failed before it was sent";
-                let change = "state = 'stored', attempts = max(attempts - 1, 0)";
-                step.execute(&format!("UPDATE state SET {change} WHERE seq = ?"), [seq])?;
-                line(step, seq, now, State::Stored, None, why, attempts)?;
-            }
+        let Some(running) = running else {
+            interrupted_send(step, options, now, seq, attempts, interrupted + 1)?;
             continue;
-        }
-        let interrupted = interrupted + 1;
-        let state = after(State::Sending, Event::Start).unwrap_or(State::Stored);
-        let (state, held, why) = if interrupted >= INTERRUPTED {
-            (
-                State::Held,
-                Some(HeldReason::Attempts),
-                "standin ended while sending it, 3 times in a row",
-            )
-        } else {
-            (state, None, "standin ended while sending it: it may have been applied")
         };
-        step.execute(
-            "UPDATE state SET state = ?2, held = ?3, certainty = ?4, interrupted = ?5,
-                 not_before = max(not_before, ?6) WHERE seq = ?1",
-            params![
-                seq,
-                state.word(),
-                held.map(HeldReason::word),
-                Certainty::SentUnknown.word(),
-                interrupted,
-                now.plus(options.late_window).0,
-            ],
-        )?;
-        line(step, seq, now, state, held, why, attempts)?;
+        let goes_on = running
+            .index()
+            .row(Seq(seq))
+            .is_some_and(|row| row.state == State::Sending && row.fence == fence.cast_unsigned());
+        if !goes_on {
+            // Its replayer was told that it must not send.
+            let change = "state = 'stored', attempts = max(attempts - 1, 0)";
+            step.execute(&format!("UPDATE state SET {change} WHERE seq = ?"), [seq])?;
+            let why = "the store failed before it was sent";
+            line(step, seq, now, State::Stored, None, why, attempts)?;
+        }
     }
+    Ok(())
+}
+
+fn interrupted_send(
+    step: &Transaction<'_>,
+    options: &StoreOptions,
+    now: UnixMillis,
+    seq: i64,
+    attempts: u32,
+    interrupted: u32,
+) -> Result<(), StoreError> {
+    let (state, held, why) = if interrupted >= INTERRUPTED {
+        let why = "standin ended while sending it, 3 times in a row";
+        (State::Held, Some(HeldReason::Attempts), why)
+    } else {
+        let state = after(State::Sending, Event::Start).unwrap_or(State::Stored);
+        (state, None, "standin ended while sending it: it may have been applied")
+    };
+    step.execute(
+        "UPDATE state SET state = ?2, held = ?3, certainty = ?4, interrupted = ?5,
+             not_before = max(not_before, ?6) WHERE seq = ?1",
+        params![
+            seq,
+            state.word(),
+            held.map(HeldReason::word),
+            Certainty::SentUnknown.word(),
+            interrupted,
+            now.plus(options.late_window).0,
+        ],
+    )?;
+    line(step, seq, now, state, held, why, attempts)?;
     Ok(())
 }
 
@@ -128,115 +152,214 @@ fn line(
     Ok(())
 }
 
-/// Fills the index from the file, in the order of the log.
+/// Fills the index. Open entries are those that `state` does not call closed; whole stretches of closed ones, and of
+/// deleted ones, are passed over.
 fn rebuild(
     connection: &Connection,
     index: &mut OpenIndex,
     options: &StoreOptions,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let forgotten = now.minus(options.dedupe_window).0;
-    let mut names = Names::default();
-    let mut closed: Vec<Closed> = Vec::new();
-    let mut declined: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut open = OpenRows { connection, index, names: Names::default() };
+    let mut next = number(connection, OLDEST_OPEN)?.unwrap_or(0);
+    let mut last_moved = 0;
     let mut statement = connection.prepare(
-        "SELECT l.seq, l.route, l.upstream, l.key, l.fingerprint, l.sequence, l.customer, l.received_at,
-             coalesce(s.not_before, l.not_before), coalesce(s.expires_at, l.expires_at), l.amount,
-             coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END),
-             CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END,
-             coalesce(s.certainty, l.certainty), coalesce(s.attempts, 0), coalesce(s.interrupted, 0),
-             coalesce(s.fence, 0), s.outcome, s.closed_at
-         FROM log l LEFT JOIN state s ON s.seq = l.seq ORDER BY l.seq",
+        "SELECT seq, state, held, certainty, attempts, interrupted, not_before, expires_at, fence
+         FROM state WHERE seq >= ? ORDER BY seq",
     )?;
-    let mut rows = statement.query([])?;
-    let mut last = 0;
+    let mut rows = statement.query([next])?;
     while let Some(row) = rows.next()? {
-        let route = names.name(row, 1)?;
-        let received_at: i64 = row.get(7)?;
-        let customer = row.get::<_, Option<[u8; 16]>>(6)?.map(digest);
-        last = row.get(0)?;
-        let state: State = word(row, 11, State::from_word)?;
-        if state != State::Closed {
-            let lane = index.lane(&route, &names.name(row, 2)?);
-            index.insert(open_row(row, lane, state)?, customer);
-            continue;
-        }
-        if let Some(customer) = customer {
-            index.count_customer(&route, customer, received_at);
-        }
-        let outcome: Outcome = word(row, 17, Outcome::from_word)?;
-        let closed_at: i64 = row.get(18)?;
-        if outcome == Outcome::Declined {
-            *declined.entry(route).or_default() += 1;
-        }
-        if closed_at > forgotten {
-            let (key, fingerprint) = (digest(row.get(3)?), digest(row.get(4)?));
-            closed.push(Closed { seq: last, key, fingerprint, outcome, closed_at });
+        let moved = Moved::read(row)?;
+        open.untouched(next, moved.seq)?;
+        next = moved.seq + 1;
+        last_moved = moved.seq;
+        if moved.state != State::Closed {
+            open.moved(&moved)?;
         }
     }
-    closed.extend(remembered(connection, index, &mut names, forgotten)?);
-    closed.sort_unstable_by_key(|closed| closed.closed_at);
-    closed.into_iter().for_each(|closed| index.remember(closed));
-    for (route, declined) in declined {
-        index.set_declined(&route, declined);
+    open.untouched(next, i64::MAX)?;
+    let names = open.names;
+    remember_closed(connection, index, names, now.minus(options.dedupe_window))?;
+    let window = number(connection, CUSTOMER_WINDOW)?.unwrap_or(0);
+    if window > 0 {
+        index.set_customer_window(window);
+        count_customers(connection, index, UnixMillis(now.0.saturating_sub(window)))?;
     }
-    let last = last.max(number(connection, "last_seq")?.unwrap_or(0));
-    index.continue_after(last);
+    let last: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM log", [], |row| row.get(0))?;
+    let ever = number(connection, LAST_SEQ)?.unwrap_or(0);
+    index.continue_after(last.unwrap_or(0).max(last_moved).max(ever));
     Ok(())
 }
 
-fn open_row(
-    row: &SqlRow<'_>,
-    lane: crate::store::open_index::LaneId,
-    state: State,
-) -> Result<Row, rusqlite::Error> {
-    let held: Option<String> = row.get(12)?;
-    Ok(Row {
-        seq: row.get(0)?,
-        key: digest(row.get(3)?),
-        fingerprint: digest(row.get(4)?),
-        sequence: row.get::<_, Option<[u8; 16]>>(5)?.map(digest),
-        lane,
-        received_at: row.get(7)?,
-        not_before: row.get(8)?,
-        expires_at: row.get(9)?,
-        amount: row.get(10)?,
-        state,
-        held: held.as_deref().and_then(HeldReason::from_word),
-        certainty: word(row, 13, Certainty::from_word)?,
-        attempts: row.get(14)?,
-        interrupted: row.get(15)?,
-        fence: row.get::<_, i64>(16)?.cast_unsigned(),
-    })
+/// Reads open entries into the index, from their briefs where there are any.
+struct OpenRows<'a> {
+    connection: &'a Connection,
+    index: &'a mut OpenIndex,
+    names: Names,
 }
 
-/// Keys of closed entries whose log rows are gone.
-fn remembered(
+/// A row of `state`.
+struct Moved {
+    seq: i64,
+    state: State,
+    held: Option<HeldReason>,
+    certainty: Certainty,
+    attempts: u32,
+    interrupted: u32,
+    not_before: i64,
+    expires_at: i64,
+    fence: u64,
+}
+
+impl OpenRows<'_> {
+    /// Entries that never moved, of a range.
+    fn untouched(&mut self, from: i64, until: i64) -> Result<(), StoreError> {
+        if from >= until {
+            return Ok(());
+        }
+        let indexed_to = number(self.connection, INDEXED_TO)?.unwrap_or(0);
+        for (table, from, until) in
+            [("brief", from, until.min(indexed_to + 1)), ("log", from.max(indexed_to + 1), until)]
+        {
+            if from >= until {
+                continue;
+            }
+            let sql = format!("SELECT {OPEN} FROM {table} WHERE seq >= ? AND seq < ? ORDER BY seq");
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([from, until])?;
+            while let Some(row) = rows.next()? {
+                self.insert(row, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, moved: &Moved) -> Result<(), StoreError> {
+        let sql = format!("SELECT {OPEN} FROM log WHERE seq = ?");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([moved.seq])?;
+        match rows.next()? {
+            Some(row) => self.insert(row, Some(moved)),
+            None => {
+                // Never seen; a row of the log that is gone cannot be replayed, and must not stop the others.
+                tracing::error!(seq = moved.seq, "an open entry has no row in the log");
+                Ok(())
+            }
+        }
+    }
+
+    fn insert(&mut self, row: &SqlRow<'_>, moved: Option<&Moved>) -> Result<(), StoreError> {
+        let (route, upstream) = (self.names.name(row, 1)?, self.names.name(row, 2)?);
+        let held = optional_word(row, 11, HeldReason::from_word)?;
+        let untouched = Row {
+            seq: row.get(0)?,
+            lane: self.index.lane(&route, &upstream),
+            key: digest(row.get(3)?),
+            fingerprint: digest(row.get(4)?),
+            sequence: row.get::<_, Option<[u8; 16]>>(5)?.map(digest),
+            received_at: row.get(6)?,
+            amount: row.get(7)?,
+            not_before: row.get(8)?,
+            expires_at: row.get(9)?,
+            certainty: word(row, 10, Certainty::from_word)?,
+            state: if held.is_some() { State::Held } else { State::Stored },
+            held,
+            attempts: 0,
+            interrupted: 0,
+            fence: 0,
+        };
+        let row = match moved {
+            None => untouched,
+            Some(moved) => Row {
+                state: moved.state,
+                held: moved.held,
+                certainty: moved.certainty,
+                attempts: moved.attempts,
+                interrupted: moved.interrupted,
+                not_before: moved.not_before,
+                expires_at: moved.expires_at,
+                fence: moved.fence,
+                ..untouched
+            },
+        };
+        // Customers are counted apart: closed entries count too.
+        self.index.insert(row, None);
+        Ok(())
+    }
+}
+
+impl Moved {
+    fn read(row: &SqlRow<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            seq: row.get(0)?,
+            state: word(row, 1, State::from_word)?,
+            held: optional_word(row, 2, HeldReason::from_word)?,
+            certainty: word(row, 3, Certainty::from_word)?,
+            attempts: row.get(4)?,
+            interrupted: row.get(5)?,
+            not_before: row.get(6)?,
+            expires_at: row.get(7)?,
+            fence: row.get::<_, i64>(8)?.cast_unsigned(),
+        })
+    }
+}
+
+/// Keys of closed entries within the dedupe window, and how many declined ones are kept.
+fn remember_closed(
     connection: &Connection,
     index: &mut OpenIndex,
-    names: &mut Names,
-    forgotten: i64,
-) -> Result<Vec<Closed>, StoreError> {
+    mut names: Names,
+    forgotten: UnixMillis,
+) -> Result<(), StoreError> {
     let mut statement = connection.prepare(
-        "SELECT seq, route, key, fingerprint, customer, received_at, outcome, closed_at
-         FROM remembered WHERE closed_at > ?",
+        "SELECT seq, key, fingerprint, outcome, closed_at FROM state
+         WHERE closed_at IS NOT NULL AND closed_at > ? ORDER BY closed_at, seq",
     )?;
-    let mut rows = statement.query([forgotten])?;
-    let mut closed = Vec::new();
+    let mut rows = statement.query([forgotten.0])?;
     while let Some(row) = rows.next()? {
-        let route = names.name(row, 1)?;
-        if let Some(customer) = row.get::<_, Option<[u8; 16]>>(4)? {
-            index.count_customer(&route, digest(customer), row.get(5)?);
-        }
-        closed.push(Closed {
+        index.remember(Closed {
             seq: row.get(0)?,
-            key: digest(row.get(2)?),
-            fingerprint: digest(row.get(3)?),
-            outcome: word(row, 6, Outcome::from_word)?,
-            closed_at: row.get(7)?,
+            key: digest(row.get(1)?),
+            fingerprint: digest(row.get(2)?),
+            outcome: word(row, 3, Outcome::from_word)?,
+            closed_at: row.get(4)?,
         });
     }
-    Ok(closed)
+    let mut statement = connection.prepare(
+        "SELECT s.route, count(*) FROM state s WHERE s.outcome = 'declined'
+             AND EXISTS (SELECT 1 FROM log l WHERE l.seq = s.seq) GROUP BY s.route",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let declined: i64 = row.get(1)?;
+        index.set_declined(&names.name(row, 0)?, declined.cast_unsigned());
+    }
+    Ok(())
+}
+
+fn count_customers(
+    connection: &Connection,
+    index: &mut OpenIndex,
+    since: UnixMillis,
+) -> Result<(), StoreError> {
+    index.forget_customers(UnixMillis(i64::MAX));
+    let mut names = Names::default();
+    for sql in [
+        "SELECT route, customer, received_at FROM log
+         WHERE customer IS NOT NULL AND received_at > ?",
+        "SELECT route, customer, received_at FROM state
+         WHERE closed_at IS NOT NULL AND closed_at > ?1 AND customer IS NOT NULL AND received_at > ?1
+             AND NOT EXISTS (SELECT 1 FROM log WHERE log.seq = state.seq)",
+    ] {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([since.0])?;
+        while let Some(row) = rows.next()? {
+            let route = names.name(row, 0)?;
+            index.count_customer(&route, digest(row.get(1)?), row.get(2)?);
+        }
+    }
+    Ok(())
 }
 
 /// Each name is kept once.
@@ -257,7 +380,8 @@ impl Names {
 
 pub(super) fn number(connection: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
     connection
-        .query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
+        .prepare_cached("SELECT value FROM meta WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
         .optional()
 }
 
@@ -268,9 +392,15 @@ pub(super) fn set_number(
 ) -> Result<(), rusqlite::Error> {
     let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2)
                ON CONFLICT (name) DO UPDATE SET value = ?2";
-    connection.execute(sql, params![name, value])?;
+    connection.prepare_cached(sql)?.execute(params![name, value])?;
     Ok(())
 }
 
+/// Columns of an open entry, in `log` and in `brief`.
+const OPEN: &str =
+    "seq, route, upstream, key, fingerprint, sequence, received_at, amount, not_before,
+    expires_at, certainty, held";
+/// Milliseconds: the longest window over which entries per customer were ever counted.
+pub(super) const CUSTOMER_WINDOW: &str = "customer_window";
 /// Starts in a row that may find an entry in `sending`; then a person looks at it: it may be what ends standin.
 const INTERRUPTED: u32 = 3;

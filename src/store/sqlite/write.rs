@@ -5,7 +5,10 @@ use rusqlite::{
     params,
 };
 
-use super::{Database, read};
+use super::{
+    Database, read,
+    start::{CUSTOMER_WINDOW, set_number},
+};
 use crate::store::{
     AuditLine, KeptAnswer, Outcome,
     codec::{self, Prepared},
@@ -80,6 +83,7 @@ struct Statements<'a> {
     connection: &'a Transaction<'a>,
     entry: CachedStatement<'a>,
     moved: CachedStatement<'a>,
+    closed: CachedStatement<'a>,
     line: CachedStatement<'a>,
 }
 
@@ -95,12 +99,18 @@ impl<'a> Statements<'a> {
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?,
             moved: connection.prepare_cached(
-                "INSERT INTO state (seq, state, outcome, held, certainty, attempts, interrupted,
-                     not_before, expires_at, fence, closed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-                 ON CONFLICT (seq) DO UPDATE SET state = ?2, outcome = ?3, held = ?4, certainty = ?5,
-                     attempts = ?6, interrupted = ?7, not_before = ?8, expires_at = ?9, fence = ?10,
-                     closed_at = ?11",
+                "INSERT INTO state (seq, state, held, certainty, attempts, interrupted, not_before,
+                     expires_at, fence)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 ON CONFLICT (seq) DO UPDATE SET state = ?2, held = ?3, certainty = ?4, attempts = ?5,
+                     interrupted = ?6, not_before = ?7, expires_at = ?8, fence = ?9",
+            )?,
+            closed: connection.prepare_cached(
+                "INSERT OR REPLACE INTO state (seq, state, outcome, certainty, attempts, interrupted,
+                     not_before, expires_at, fence, closed_at, key, fingerprint, route, customer, received_at)
+                 SELECT seq, 'closed', ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, key, fingerprint, route, customer,
+                     received_at
+                 FROM log WHERE seq = ?1",
             )?,
             line: connection.prepare_cached(
                 "INSERT INTO history (seq, line, at, state, outcome, held, who, why, attempt,
@@ -115,12 +125,18 @@ impl<'a> Statements<'a> {
         match write {
             Write::Entry { seq, entry } => Ok(self.entry(*seq, entry)?),
             Write::Move { row, closed, line } => {
-                self.moved(row, *closed)?;
+                match *closed {
+                    None => self.moved(row)?,
+                    Some((outcome, at)) => self.closed(row, outcome, at)?,
+                }
                 self.line(row.seq, line, now)
             }
             Write::Line { seq, line } => self.line(*seq, line, now),
             Write::Audit(line) => Ok(self.audit(line)?),
             Write::Value { name, value } => Ok(self.value(name, value)?),
+            Write::CustomerWindow(window) => {
+                Ok(set_number(self.connection, CUSTOMER_WINDOW, *window)?)
+            }
         }
     }
 
@@ -160,15 +176,10 @@ impl<'a> Statements<'a> {
         Ok(())
     }
 
-    fn moved(
-        &mut self,
-        row: &Row,
-        closed: Option<(Outcome, UnixMillis)>,
-    ) -> Result<(), rusqlite::Error> {
+    fn moved(&mut self, row: &Row) -> Result<(), rusqlite::Error> {
         self.moved.execute(params![
             row.seq,
             row.state.word(),
-            closed.map(|(outcome, _)| outcome.word()),
             row.held.map(|held| held.word()),
             row.certainty.word(),
             row.attempts,
@@ -176,9 +187,25 @@ impl<'a> Statements<'a> {
             row.not_before,
             row.expires_at,
             row.fence.cast_signed(),
-            closed.map(|(_, at)| at.0),
         ])?;
         Ok(())
+    }
+
+    fn closed(&mut self, row: &Row, outcome: Outcome, at: UnixMillis) -> Result<(), WriteError> {
+        let written = self.closed.execute(params![
+            row.seq,
+            outcome.word(),
+            row.certainty.word(),
+            row.attempts,
+            row.not_before,
+            row.expires_at,
+            row.fence.cast_signed(),
+            at.0,
+        ])?;
+        match written {
+            1 => Ok(()),
+            _ => Err(WriteError::Broken(format!("entry {} has no row in the log", row.seq))),
+        }
     }
 
     fn line(&mut self, seq: i64, line: &Line, now: UnixMillis) -> Result<(), WriteError> {

@@ -11,7 +11,7 @@ use crate::{
         StoreError,
         disk::{self, Ballast, Room},
         plan::Plan,
-        sqlite::{Database, WriteError},
+        sqlite::{Database, Segment, WriteError},
     },
     time::UnixMillis,
 };
@@ -22,18 +22,53 @@ pub(in crate::store) struct Upkeep {
     ballast: Option<Ballast>,
     next_look: Option<Instant>,
     next_clean: Option<Instant>,
+    /// Bytes since the last look.
+    written: u64,
+    segment: Option<Segment>,
+    /// Batches since the last portion of an index table.
+    batches: u32,
+}
+
+impl Upkeep {
+    pub(super) fn note_written(&mut self, bytes: u64) {
+        self.written += bytes;
+    }
+
+    /// Whether something is left that can be done while nothing waits.
+    pub(super) fn is_behind(&self, now: Instant) -> bool {
+        self.segment.is_some() || self.next_clean.is_some_and(|at| at <= now)
+    }
 }
 
 impl Writer {
     pub(super) fn upkeep(&mut self, now: Instant) {
-        if self.upkeep.next_look.is_none_or(|at| at <= now) {
+        let much = self.upkeep.written > LOOK_BYTES.min(self.shared.options.max_bytes / 64);
+        if much || self.upkeep.next_look.is_none_or(|at| at <= now) {
             self.upkeep.next_look = Some(now + LOOK);
+            self.upkeep.written = 0;
             self.look_at_disk();
         }
         if self.upkeep.next_clean.is_none_or(|at| at <= now) {
             let more = self.clean();
             self.upkeep.next_clean = Some(now + if more { Duration::ZERO } else { CLEAN });
         }
+        self.build_indexes();
+    }
+
+    /// All that can be done while nothing waits; while captures wait, a portion now and then, so that the tables do not
+    /// stay behind for ever.
+    fn build_indexes(&mut self) {
+        self.upkeep.batches += 1;
+        if !self.shared.queue.is_empty() && self.upkeep.batches < BATCHES_PER_PORTION {
+            return;
+        }
+        self.upkeep.batches = 0;
+        let last = self.shared.index().last();
+        if let Err(error) = self.database.index_portion(&mut self.upkeep.segment, last) {
+            tracing::error!(%error, "index tables could not be written");
+            self.upkeep.segment = None;
+        }
+        self.database.checkpoint_if_due();
     }
 
     /// Stops accepting before the disk is full, and begins again by itself.
@@ -138,9 +173,20 @@ impl Writer {
     fn clean(&mut self) -> bool {
         let now = UnixMillis::now();
         let options = &self.shared.options;
-        self.shared.index().forget(now, usize::MAX);
-        let (retention, window) = (now.minus(options.retention), now.minus(options.dedupe_window));
-        match self.database.delete_old(retention, window) {
+        let (oldest, customers, empty) = {
+            let mut index = self.shared.index();
+            index.forget(now, usize::MAX);
+            let customers = UnixMillis(now.0.saturating_sub(index.customer_window()));
+            index.forget_customers(customers);
+            (index.oldest_open(), customers, index.is_empty())
+        };
+        self.shared.note_known(!empty);
+        if let Err(error) = self.database.note_oldest_open(oldest) {
+            tracing::error!(%error, "the oldest open entry could not be noted");
+        }
+        let retention = now.minus(options.retention);
+        let forgotten = now.minus(options.dedupe_window).min(customers);
+        match self.database.delete_old(retention, forgotten, &mut self.upkeep.segment) {
             Ok(deleted) => {
                 let mut index = self.shared.index();
                 for (route, declined) in &deleted.declined {
@@ -156,6 +202,9 @@ impl Writer {
     }
 }
 
+/// Or after so many bytes, whichever comes first.
+const LOOK_BYTES: u64 = 16 << 20;
+const BATCHES_PER_PORTION: u32 = 16;
 const LOOK: Duration = Duration::from_millis(500);
 const CLEAN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
