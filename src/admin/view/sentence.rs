@@ -55,7 +55,11 @@ impl Known<'_> {
         for route in self.routes {
             self.route(route, &mut all);
         }
-        all.sort_by_key(|sentence| std::cmp::Reverse(sentence.severity));
+        for upstream in self.upstreams {
+            self.standing_in(upstream, &mut all);
+        }
+        // Among equals, what goes on now comes before what waits for a person.
+        all.sort_by_key(|s| (std::cmp::Reverse(s.severity), !s.text.contains(" standing in ")));
         if all.iter().all(|sentence| sentence.severity < Severity::Warn) {
             let text = if self.standby { "Standing by." } else { "All routes answer." };
             all.insert(0, Sentence { severity: Severity::Good, route: None, text: text.into() });
@@ -160,7 +164,7 @@ impl Known<'_> {
                         cap.words()
                     ),
                 ),
-                (None, true, _) => say(Severity::Warn, format!("{name} is standing in {since}.")),
+                (None, true, _) => {} // one sentence for all of its upstream
             }
         } else if let Some(cap) = full {
             say(Severity::Alarm, format!("{name} could not stand in: {} is used up.", cap.words()));
@@ -168,6 +172,29 @@ impl Known<'_> {
             say(Severity::Warn, format!("{name}: {} is nearly used up.", cap.words()));
         }
         self.work(route, down.is_some(), &mut say);
+    }
+
+    /// The routes that stand in for one upstream, in one sentence.
+    fn standing_in(&self, upstream: &UpstreamStatus, all: &mut Vec<Sentence>) {
+        let stands = |route: &&RouteStatus| {
+            route.stands_in
+                && route.upstream == upstream.name
+                && route.mode != Mode::PassThrough
+                && route.caps.iter().all(|cap| cap.used < cap.limit)
+        };
+        let names: Vec<&str> =
+            self.routes.iter().filter(stands).map(|route| &*route.name).collect();
+        if !matches!(&*upstream.condition, "down" | "probing") || !self.store.accepting {
+            return;
+        }
+        let (route, who) = match &*names {
+            [] => return,
+            [one] => (Some((*one).to_owned()), format!("{one} is")),
+            [one, two] => (None, format!("{one} and {two} are")),
+            [one, two, more @ ..] => (None, format!("{one}, {two} and {} more are", more.len())),
+        };
+        let text = format!("{who} standing in {}.", self.since(upstream));
+        all.push(Sentence { severity: Severity::Warn, route, text });
     }
 
     /// What waits for a person or for its replay.
@@ -206,5 +233,155 @@ impl Known<'_> {
             |until| format!("until {}", until.short(self.now)),
         );
         format!("{until}, by {} (“{}”)", setting.who, setting.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::admin::view::{Answers, At, CapUse, ModeView};
+
+    const NOW: UnixMillis = UnixMillis(1_795_356_125_250);
+
+    fn route(name: &str) -> RouteStatus {
+        RouteStatus {
+            name: name.into(),
+            matches: format!("POST /{name}"),
+            upstream: "shop".into(),
+            stands_in: true,
+            mode: Mode::Auto,
+            answers: Answers::default(),
+            open: 0,
+            held: 0,
+            declined: 0,
+            open_sum: 0,
+            oldest_open: None,
+            caps: vec![CapUse { cap: "open".into(), used: 0, limit: 10, ratio: 0.0 }],
+        }
+    }
+
+    fn upstream(condition: &str) -> UpstreamStatus {
+        let down = condition == "down";
+        UpstreamStatus {
+            name: "shop".into(),
+            endpoints: Vec::new(),
+            condition: condition.into(),
+            since: down.then_some(At(NOW)),
+            cause: down.then(|| "connection refused".into()),
+        }
+    }
+
+    fn says(condition: &str, routes: &[RouteStatus], change: impl Fn(&mut Known<'_>)) -> Vec<(Severity, String)> {
+        let store = StoreStatus { accepting: true, why: None, bytes: 0 };
+        let upstreams = [upstream(condition)];
+        let modes = ModesView::default();
+        let mut known = Known {
+            now: NOW,
+            draining: false,
+            standby: false,
+            store: &store,
+            modes: &modes,
+            upstreams: &upstreams,
+            routes,
+            replaying: false,
+        };
+        change(&mut known);
+        known.sentences().into_iter().map(|s| (s.severity, s.text)).collect()
+    }
+
+    #[test]
+    fn a_quiet_day_is_one_sentence() {
+        let said = says("up", &[route("checkout")], |_| {});
+        assert_eq!(said, [(Severity::Good, "All routes answer.".into())]);
+    }
+
+    #[test]
+    fn an_outage_is_one_sentence_however_many_routes_stand_in() {
+        let said = says("down", &[route("checkout")], |_| {});
+        let text = "checkout is standing in since 14:02 UTC: connection refused.";
+        assert_eq!(said, [(Severity::Warn, text.into())]);
+        let said = says("down", &["a", "b", "c", "d"].map(route), |_| {});
+        assert_eq!(said[0].1, "a, b and 2 more are standing in since 14:02 UTC: connection refused.");
+    }
+
+    #[test]
+    fn a_full_cap_is_an_alarm() {
+        let mut full = route("checkout");
+        full.caps[0] = CapUse { cap: "open".into(), used: 10, limit: 10, ratio: 1.0 };
+        let said = says("down", &[full, route("other")], |_| {});
+        assert_eq!(said[0].0, Severity::Alarm);
+        assert!(said[0].1.starts_with("checkout refuses new requests: the cap of 10 open entries is used up"));
+        assert!(said[1].1.starts_with("other is standing in"));
+    }
+
+    #[test]
+    fn a_store_that_does_not_accept_is_an_alarm() {
+        let store = StoreStatus { accepting: false, why: Some("disk full".into()), bytes: 0 };
+        let routes = [route("checkout")];
+        let modes = ModesView::default();
+        let upstreams = [upstream("down")];
+        let known = Known {
+            now: NOW,
+            draining: true,
+            standby: false,
+            store: &store,
+            modes: &modes,
+            upstreams: &upstreams,
+            routes: &routes,
+            replaying: false,
+        };
+        let said: Vec<String> = known.sentences().into_iter().map(|s| s.text).collect();
+        assert!(said[0].contains("disk full"), "{said:?}");
+        assert!(said[1].contains("cannot stand in"), "{said:?}");
+        assert!(said[2].contains("draining"), "{said:?}");
+    }
+
+    #[test]
+    fn forced_says_who_and_until_when() {
+        let forced = ModeView {
+            mode: Mode::Forced,
+            since: At(NOW),
+            until: Some(At(NOW)),
+            who: "anna".into(),
+            why: "database moves".into(),
+        };
+        let modes = ModesView { all: Some(forced), routes: BTreeMap::new() };
+        let store = StoreStatus { accepting: true, why: None, bytes: 0 };
+        let routes = [route("checkout")];
+        let upstreams = [upstream("up")];
+        let known = Known {
+            now: NOW,
+            draining: false,
+            standby: false,
+            store: &store,
+            modes: &modes,
+            upstreams: &upstreams,
+            routes: &routes,
+            replaying: false,
+        };
+        let said = known.sentences();
+        assert_eq!(said[0].severity, Severity::Alarm);
+        assert_eq!(said[0].text, "Forced: every route stands in until 14:02 UTC, by anna (“database moves”).");
+    }
+
+    #[test]
+    fn work_for_a_person_and_for_replay_is_said() {
+        let mut worked = route("checkout");
+        (worked.open, worked.held, worked.declined) = (5, 2, 1);
+        let said = says("up", &[worked], |known| known.replaying = true);
+        assert_eq!(said[0].1, "checkout: 2 requests are held, 1 request is declined; a person must look at the worklist.");
+        assert_eq!(said[1].1, "checkout: 3 stored requests being replayed.");
+    }
+
+    #[test]
+    fn an_upstream_that_nobody_stands_in_for_is_an_alarm() {
+        let mut plain = route("reports");
+        plain.stands_in = false;
+        let said = says("down", &[plain], |_| {});
+        assert_eq!(said, [(Severity::Alarm, "shop is down since 14:02 UTC: connection refused; no route stands in for it.".into())]);
+        let said = says("unknown", &[route("checkout")], |known| known.standby = true);
+        assert_eq!(said, [(Severity::Good, "Standing by.".into())]);
     }
 }

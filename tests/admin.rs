@@ -1,0 +1,533 @@
+//! The admin listener: who may come in, what it shows of hostile bytes and of secrets, what it changes and writes down.
+
+pub mod fixture;
+mod hostile;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::{HeaderValue, Method, header};
+use serde_json::json;
+use standin::{
+    admin,
+    config::{AdminConfig, AdminToken, Role},
+    store::{KeptAnswer, Seq},
+};
+use tokio::net::TcpListener;
+
+use self::fixture::{Fixture, get, held, post, request};
+use crate::support::{Raw, eventually, pair};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn with_token() -> AdminConfig {
+    AdminConfig {
+        token: Some(AdminToken("a-token-of-some-length".into())),
+        hosts: vec!["ops.example".into()],
+        ..AdminConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn without_the_token_nothing_is_shown_and_nothing_changed() {
+    let fixture = Fixture::with(with_token(), Role::Inline).await;
+    for path in ["/", "/entries", "/api/v1/status", "/metrics", "/healthz", "/assets/page.css", "/nowhere"] {
+        let answer = fixture.get(path).await;
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.header("www-authenticate").starts_with("Basic"), "{path}");
+    }
+    let set = json!({"mode": "forced", "reason": "x"});
+    assert_eq!(fixture.post("/api/v1/mode", &set).await.status, 401);
+    assert!(fixture.store.audit_log(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_token_opens_as_bearer_and_as_password_and_the_user_name_is_audited() {
+    let fixture = Fixture::with(with_token(), Role::Inline).await;
+    let with = |authorization: &'static str| {
+        let mut request = post("/api/v1/mode", &json!({"mode": "pass_through", "reason": "moving house"}));
+        request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static(authorization));
+        request
+    };
+    assert_eq!(fixture.send(with("Bearer a-token-of-some-length")).await.status, 200);
+    // anna:a-token-of-some-length
+    assert_eq!(fixture.send(with("Basic YW5uYTphLXRva2VuLW9mLXNvbWUtbGVuZ3Ro")).await.status, 200);
+    assert_eq!(fixture.send(with("Bearer a-token-of-some-lengtH")).await.status, 401);
+    let who: Vec<String> =
+        fixture.store.audit_log(10).await.unwrap().into_iter().map(|line| line.who).collect();
+    assert_eq!(who, ["anna", "token"]);
+}
+
+#[tokio::test]
+async fn who_guesses_tokens_must_wait() {
+    let fixture = Fixture::with(with_token(), Role::Inline).await;
+    let mut guess = get("/api/v1/status");
+    guess.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer guess"));
+    for _ in 0..10 {
+        assert_eq!(fixture.send(guess.clone()).await.status, 401);
+    }
+    assert_eq!(fixture.send(guess).await.status, 429);
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_needs_a_token() {
+    let fixture = Fixture::start().await;
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let handles = fixture.handles();
+    let refused = admin::serve(listener, handles, AdminConfig::default(), std::future::pending());
+    let refused = tokio::time::timeout(LIMIT, refused).await.unwrap();
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_foreign_host_name_is_refused_whatever_it_resolves_to() {
+    let config = AdminConfig { hosts: vec!["ops.example".into()], ..AdminConfig::default() };
+    let fixture = Fixture::with(config, Role::Inline).await;
+    for (host, status) in [
+        ("localhost:9900", 200),
+        ("127.0.0.1", 200),
+        ("ops.example", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("user@localhost", 421),
+    ] {
+        let mut request = get("/api/v1/status");
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(host));
+        assert_eq!(fixture.send(request).await.status, status, "{host}");
+    }
+    let none = crate::support::raw(fixture.address, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+    assert!(none.starts_with("HTTP/1.1 421"), "{none}");
+    let two = "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let two = crate::support::raw(fixture.address, two).await;
+    assert!(two.starts_with("HTTP/1.1 4"), "{two}");
+}
+
+#[tokio::test]
+async fn another_site_changes_nothing() {
+    let fixture = Fixture::start().await;
+    let set = json!({"mode": "forced", "reason": "x"});
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        let mut request = post("/api/v1/mode", &set);
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+        assert_eq!(fixture.send(request).await.status, 403, "{name}: {value}");
+    }
+    // What a form on a foreign page can send without asking first.
+    let mut simple = post("/api/v1/mode", &set);
+    simple.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    assert_eq!(fixture.send(simple).await.status, 415);
+    assert!(fixture.store.audit_log(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_changes_by_get() {
+    let fixture = Fixture::start().await;
+    let id = fixture.append(1, |_| {}).await.receipt();
+    for path in [
+        format!("/api/v1/entries/{id}/hold"),
+        format!("/api/v1/entries/{id}/write-off"),
+        "/api/v1/replay/runs/x/stop".into(),
+    ] {
+        assert_eq!(fixture.get(&path).await.status, 405, "{path}");
+    }
+    for path in ["hold", "write-off", "replay"] {
+        let page = fixture.get(&format!("/entries/{id}/{path}?reason=x")).await;
+        assert_eq!(page.status, 200, "a page that asks");
+    }
+    fixture.get("/mode?mode=forced&reason=x").await;
+    fixture.get("/replay/start?reason=x").await;
+    assert!(fixture.store.audit_log(10).await.unwrap().is_empty());
+    assert!(fixture.replay.runs().is_empty());
+}
+
+#[tokio::test]
+async fn every_change_needs_a_reason() {
+    let fixture = Fixture::start().await;
+    let stored = fixture.append(1, |_| {}).await.receipt();
+    let held = fixture.append(2, held).await.receipt();
+    let changes = [
+        ("/mode".to_owned(), json!({"mode": "forced"})),
+        (format!("/entries/{stored}/replay"), json!({})),
+        (format!("/entries/{stored}/hold"), json!({})),
+        (format!("/entries/{held}/release"), json!({})),
+        (format!("/entries/{held}/write-off"), json!({})),
+        ("/replay/runs".into(), json!({"route": "checkout"})),
+        ("/replay/runs/x/stop".into(), json!({})),
+    ];
+    for (path, body) in changes {
+        for reason in [None, Some(String::new()), Some(" \n\t ".into()), Some("x".repeat(501))] {
+            let mut body = body.clone();
+            if let Some(reason) = reason {
+                body["reason"] = reason.into();
+            }
+            let answer = fixture.post(&format!("/api/v1{path}"), &body).await;
+            assert_eq!(answer.status, 422, "{path} {}", answer.text());
+            assert_eq!(answer.header("content-type"), "application/problem+json");
+        }
+    }
+    for (path, fields) in [
+        ("/mode".to_owned(), vec![("mode", "forced")]),
+        (format!("/entries/{stored}/hold"), vec![]),
+        (format!("/entries/{held}/write-off"), vec![("reason", " ")]),
+        ("/replay/start".into(), vec![("scope", "")]),
+    ] {
+        assert_eq!(fixture.form(&path, &fields).await.status, 422, "{path}");
+    }
+    assert!(fixture.store.audit_log(10).await.unwrap().is_empty());
+    assert!(fixture.replay.runs().is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_is_held_released_and_written_off_with_who_and_why() {
+    let fixture = Fixture::start().await;
+    let id = fixture.append(1, |_| {}).await.receipt().to_string();
+    let act = async |act: &str, reason: &str| {
+        fixture.post(&format!("/api/v1/entries/{id}/{act}"), &json!({"reason": reason})).await
+    };
+    assert_eq!(act("hold", "stock is checked").await.json()["held"], "by_person");
+    assert_eq!(act("hold", "again").await.status, 409, "it is held already");
+    assert_eq!(act("replay", "now").await.status, 409, "it must be released first");
+    assert_eq!(act("release", "there is stock").await.json()["state"], "stored");
+    // Without hyphen and in lower case, as it is heard on the phone.
+    let heard = id.replace('-', "").to_lowercase();
+    let path = format!("/api/v1/entries/{heard}/write-off");
+    let written_off = fixture.post(&path, &json!({"reason": "the customer changed their mind"})).await;
+    assert_eq!(written_off.json()["outcome"], "written_off");
+    assert_eq!(act("release", "no, wait").await.status, 409, "closed is closed");
+
+    let history = fixture.get(&format!("/api/v1/entries/{id}/history")).await.json();
+    let lines: Vec<(&str, &str)> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .skip(1)
+        .map(|line| (line["who"].as_str().unwrap(), line["why"].as_str().unwrap()))
+        .collect();
+    assert_eq!(lines, [
+        ("local", "stock is checked"),
+        ("local", "there is stock"),
+        ("local", "the customer changed their mind"),
+    ]);
+    let audit = fixture.get("/api/v1/audit").await.json();
+    assert_eq!(audit.as_array().unwrap().len(), 3, "{audit}");
+    assert_eq!(audit[0]["why"], "the customer changed their mind");
+}
+
+#[tokio::test]
+async fn the_page_does_the_same_in_two_steps() {
+    let fixture = Fixture::start().await;
+    let id = fixture.append(1, |_| {}).await.receipt().to_string();
+    let page = fixture.get(&format!("/entries/{id}")).await.text();
+    assert!(page.contains(&format!("href=\"/entries/{id}/hold\"")));
+    let ask = fixture.get(&format!("/entries/{id}/hold")).await.text();
+    assert!(ask.contains(&format!("action=\"/entries/{id}/hold\" method=\"post\"")));
+    let done = fixture.form(&format!("/entries/{id}/hold"), &[("reason", "stock")]).await;
+    assert_eq!((done.status.as_u16(), done.header("location")), (303, &*format!("/entries/{id}?done=hold")));
+    let page = fixture.get(done.header("location")).await.text();
+    assert!(page.contains("held: by person") && page.contains("nothing is sent until it is released"));
+    assert!(!page.contains(&format!("/entries/{id}/replay")), "held entries are not replayed");
+    assert_eq!(fixture.form(&format!("/entries/{id}/hold"), &[("reason", "x")]).await.status, 409);
+
+    let done = fixture.form("/mode", &[("mode", "forced"), ("for", "30m"), ("reason", "moving")]).await;
+    assert_eq!(done.header("location"), "/?done=mode");
+    let page = fixture.get("/entries").await.text();
+    assert!(page.contains("banner alarm") && page.contains("every route stands in until"));
+    let done = fixture.form("/replay/start", &[("scope", "route checkout"), ("reason", "try")]).await;
+    assert_eq!(done.header("location"), "/replay?done=start");
+    assert_eq!(fixture.replay.runs().len(), 1);
+}
+
+#[tokio::test]
+async fn forced_has_an_end_and_at_most_a_day() {
+    let fixture = Fixture::start().await;
+    let set = async |body: serde_json::Value| fixture.post("/api/v1/mode", &body).await;
+    assert_eq!(set(json!({"mode": "forced", "for": "25h", "reason": "x"})).await.status, 400);
+    assert_eq!(set(json!({"mode": "forced", "for": "soon", "reason": "x"})).await.status, 400);
+    assert_eq!(set(json!({"mode": "auto", "for": "1h", "reason": "x"})).await.status, 400);
+    assert_eq!(set(json!({"mode": "odd", "reason": "x"})).await.status, 422);
+    assert_eq!(set(json!({"mode": "forced", "route": "none", "reason": "x"})).await.status, 404);
+    let modes = set(json!({"mode": "forced", "route": "checkout", "reason": "database moves"})).await.json();
+    assert!(modes["routes"]["checkout"]["until"].is_string(), "{modes}");
+    let status = fixture.get("/api/v1/status").await.json();
+    assert_eq!(status["severity"], "alarm");
+    assert!(status["sentences"][0]["text"].as_str().unwrap().contains("database moves"));
+    assert_eq!(set(json!({"mode": "auto", "route": "checkout", "reason": "moved"})).await.status, 200);
+    assert_ne!(fixture.get("/api/v1/status").await.json()["severity"], "alarm");
+}
+
+#[tokio::test]
+async fn pages_of_entries_show_each_once_and_search_finds_by_what_is_said_on_the_phone() {
+    let fixture = Fixture::start().await;
+    let mut receipts = Vec::new();
+    for n in 0..25 {
+        receipts.push(fixture.append(n, |_| {}).await.receipt().to_string());
+    }
+    let mut seen = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = fixture.get(&format!("/api/v1/entries?limit=10{before}")).await.json();
+        let entries = page["entries"].as_array().unwrap();
+        seen.extend(entries.iter().map(|entry| entry["receipt"].as_str().unwrap().to_owned()));
+        fixture.append(1000 + seen.len() as u64, |_| {}).await; // newer ones do not shift the pages
+        match page["next"].as_i64() {
+            Some(next) => before = format!("&before={next}"),
+            None => break,
+        }
+    }
+    receipts.reverse();
+    assert_eq!(seen, receipts);
+
+    for search in ["customer-7%40example.com", "request-7", "key-7", &receipts[17].to_lowercase()] {
+        let found = fixture.get(&format!("/api/v1/entries?search={search}")).await.json();
+        assert_eq!(found["entries"].as_array().unwrap().len(), 1, "{search}");
+        assert_eq!(found["entries"][0]["request_id"], "request-7", "{search}");
+    }
+    let by_receipt = fixture.get(&format!("/entries?search={}", receipts[17])).await;
+    assert_eq!(by_receipt.header("location"), format!("/entries/{}", receipts[17]));
+    assert_eq!(fixture.get("/api/v1/entries?state=odd").await.status, 400);
+    assert_eq!(fixture.get("/api/v1/entries?state=held").await.json()["entries"], json!([]));
+    assert_eq!(fixture.get("/api/v1/entries/0000-0000").await.status, 404);
+    assert_eq!(fixture.get("/entries/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_worklist_groups_what_waits_for_a_person() {
+    let fixture = Fixture::start().await;
+    assert!(fixture.get("/worklist").await.text().contains("Nothing waits for a person"));
+    let first = fixture.append(1, held).await.receipt().to_string();
+    let second = fixture.append(2, held).await.receipt().to_string();
+    let answer = KeptAnswer { status: 422, headers: Vec::new(), body: "out of stock".into() };
+    let declined = fixture.declined(3, answer).await.receipt().to_string();
+    let page = fixture.get("/worklist").await.text();
+    assert!(page.contains("Declined by the app (1)") && page.contains("Held: client got no answer (2)"), "{page}");
+    let place = |text: &str| page.find(text).unwrap();
+    assert!(place(&declined) < place(&first) && place(&first) < place(&second), "oldest first");
+    let entry = fixture.get(&format!("/entries/{declined}")).await.text();
+    assert!(entry.contains("The app answered 422") && entry.contains("out of stock"));
+}
+
+#[tokio::test]
+async fn readiness_means_that_it_can_forward() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.get("/healthz").await.text(), "alive\n");
+    assert_eq!(fixture.get("/readyz").await.text(), "ready\n");
+    fixture.store.stop_accepting("a test said so");
+    let degraded = fixture.get("/readyz").await;
+    assert_eq!(degraded.status, 200, "it can still forward");
+    assert!(degraded.text().starts_with("degraded: no stand-ins"), "{}", degraded.text());
+    let metrics = fixture.get("/metrics").await.text();
+    assert!(metrics.contains("\nstandin_store_accepting 0.0\n"), "{metrics}");
+    fixture.draining.send_replace(true);
+    assert_eq!(fixture.get("/readyz").await.status, 503);
+
+    let standby = Fixture::with(AdminConfig::default(), Role::Standby).await;
+    assert_eq!(standby.get("/readyz").await.status, 200);
+    standby.store.stop_accepting("a test said so");
+    assert_eq!(standby.get("/readyz").await.status, 503, "it can do nothing else");
+}
+
+#[tokio::test]
+async fn the_health_address_shows_health_and_metrics_only() {
+    let fixture = Fixture::with(with_token(), Role::Inline).await;
+    let ask = async |path: &str| {
+        let mut request = get(path);
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("10.0.0.9:9901"));
+        crate::support::Client::to(fixture.health).send(request).await.unwrap()
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(ask(path).await.status, 200, "{path}");
+    }
+    for path in ["/", "/entries", "/api/v1/status", "/api/v1/openapi.json", "/assets/page.css"] {
+        assert_eq!(ask(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_of_the_document_is_there() {
+    let fixture = Fixture::start().await;
+    let id = fixture.append(1, |_| {}).await.receipt().to_string();
+    let document = fixture.get("/api/v1/openapi.json").await.json();
+    let mut called = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            if path.ends_with("/events") {
+                continue; // never ends; has a test of its own
+            }
+            let path = format!("/api/v1{}", path.replace("{id}", &id));
+            let answer = match &**method {
+                "get" => fixture.get(&path).await,
+                _ => fixture.post(&path, &json!({})).await,
+            };
+            // The body is refused before anything is done: the route is there.
+            let expected = if method == "get" { 200 } else { 422 };
+            assert_eq!(answer.status, expected, "{method} {path}: {}", answer.text());
+            called += 1;
+        }
+    }
+    assert_eq!(called, 19);
+}
+
+#[tokio::test]
+async fn what_it_takes_is_bounded() {
+    let fixture = Fixture::start().await;
+    let long = fixture.post("/api/v1/mode", &json!({"mode": "auto", "reason": "x".repeat(20_000)})).await;
+    assert_eq!(long.status, 413);
+    let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let answer = crate::support::raw(fixture.address, head).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let mut streams = Vec::new();
+    let ask = "GET /api/v1/replay/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..32 {
+        let mut stream = Raw::to(fixture.address).await;
+        stream.write(ask).await;
+        stream.read_until("event: runs", LIMIT).await.unwrap();
+        streams.push(stream);
+    }
+    let mut one_more = Raw::to(fixture.address).await;
+    one_more.write(ask).await;
+    let refused = one_more.read_until("\r\n", LIMIT).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    streams.pop();
+    eventually(LIMIT, async || {
+        let mut again = Raw::to(fixture.address).await;
+        again.write(ask).await;
+        again.read_until("\r\n", LIMIT).await.unwrap().starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_an_event_stream() {
+    let mut fixture = Fixture::start().await;
+    let mut stream = Raw::to(fixture.address).await;
+    stream.write("GET /api/v1/replay/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    stream.read_until("event: runs", LIMIT).await.unwrap();
+    fixture.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(2), async {
+        while let Some(ended) = fixture.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    })
+    .await
+    .expect("both listeners end at once");
+}
+
+#[tokio::test]
+async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
+    use standin::telemetry::Answered;
+    let fixture = Fixture::start().await;
+    fixture.append(1, |_| {}).await;
+    fixture.append(2, held).await;
+    let checkout = fixture.handles().routes.by_name("checkout").unwrap().index;
+    fixture.worker.routes[checkout].count(Answered::StoodIn, Duration::from_millis(3));
+    fixture.worker.routes[checkout].count(Answered::ByApp, Duration::from_millis(30));
+    let metrics = crate::support::Metrics(fixture.get("/metrics").await.text());
+    let of = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    assert_eq!(of("standin_requests_total", &[("route", "checkout"), ("answered", "stood_in")]), 1.0);
+    assert_eq!(of("standin_request_duration_seconds_count", &[("route", "checkout")]), 2.0);
+    assert_eq!(of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "0.005")]), 1.0);
+    assert_eq!(of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "+Inf")]), 2.0);
+    assert_eq!(of("standin_open_entries", &[("route", "checkout")]), 2.0);
+    assert_eq!(of("standin_held_entries", &[("route", "checkout")]), 1.0);
+    assert_eq!(of("standin_open_amount", &[("route", "checkout")]), 3998.0);
+    assert_eq!(of("standin_cap_used_ratio", &[("route", "checkout"), ("cap", "open")]), 2.0 / 500.0);
+    assert_eq!(of("standin_store_accepting", &[]), 1.0);
+    let labels: BTreeSet<&str> = metrics
+        .0
+        .split(['{', ',', '\n'])
+        .filter_map(|part| part.split_once("=\"").map(|(label, _)| label))
+        .collect();
+    let known = ["answered", "cap", "condition", "le", "mode", "result", "role", "route", "upstream", "version"];
+    assert_eq!(labels, BTreeSet::from(known));
+}
+
+#[tokio::test]
+async fn the_bytes_come_as_a_download_that_no_browser_opens() {
+    let fixture = Fixture::start().await;
+    let body = "<script>alert(1)</script>\0\u{202e}";
+    let id = fixture
+        .append(1, |entry| {
+            entry.request.body = body.into();
+            entry.request.headers[1].1 = "text/html".into();
+        })
+        .await
+        .receipt();
+    let answer = fixture.get(&format!("/api/v1/entries/{id}/request")).await;
+    assert_eq!(answer.body, body.as_bytes());
+    assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(answer.header("content-disposition"), format!("attachment; filename=\"{id}-request.txt\""));
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    let answer = fixture.get(&format!("/api/v1/entries/{id}/answer")).await;
+    assert_eq!(answer.text(), r#"{"status":"accepted"}"#);
+}
+
+#[tokio::test]
+async fn a_route_that_is_gone_is_still_shown_with_what_is_open_of_it() {
+    let fixture = Fixture::start().await;
+    fixture.append(1, |entry| entry.route = "old-shop".into()).await;
+    let page = fixture.get("/").await.text();
+    assert!(page.contains("old-shop") && page.contains("not configured any more"));
+    let found = fixture.get("/api/v1/replay/impact?route=old-shop").await.json();
+    assert_eq!(found["entries"], 1);
+    assert_eq!(fixture.get("/api/v1/replay/impact?route=never-was").await.status, 404);
+    assert_eq!(fixture.get("/api/v1/replay/impact?route=a&entry=b").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_run_is_started_once_audited_and_stopped() {
+    let fixture = Fixture::start().await;
+    fixture.append(1, |_| {}).await;
+    let start = json!({"route": "checkout", "reason": "the app is back"});
+    let started = fixture.post("/api/v1/replay/runs", &start).await;
+    assert_eq!(started.status, 202);
+    let run = started.json();
+    assert_eq!(run["total"], 1, "{run}");
+    let again = fixture.post("/api/v1/replay/runs", &start).await.json();
+    assert_eq!(again["id"], run["id"], "the same scope is the running one");
+    let stop = format!("/api/v1/replay/runs/{}/stop", run["id"].as_str().unwrap());
+    let stopped = fixture.post(&stop, &json!({"reason": "not yet"})).await;
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    let audit = fixture.get("/api/v1/audit").await.json();
+    let what: Vec<&str> =
+        audit.as_array().unwrap().iter().map(|line| line["what"].as_str().unwrap()).collect();
+    assert_eq!(what, ["stop replay", "replay", "replay"]);
+    assert_eq!(fixture.store.load(Seq(1)).await.unwrap().state, standin::store::State::Stored);
+}
+
+#[tokio::test]
+async fn the_progress_of_a_replay_is_followed_live() {
+    let (standin, mut app) = pair().await;
+    app.stop().await;
+    eventually(LIMIT, async || standin.post("/orders", "0").await.status == 201).await;
+    for n in 1..20 {
+        assert_eq!(standin.post("/orders", n.to_string()).await.status, 201);
+    }
+    let status = standin.admin_get("/api/v1/status").await.json();
+    let said = status["sentences"][0]["text"].as_str().unwrap();
+    assert!(said.starts_with("orders is standing in since "), "{said}");
+    assert_eq!(status["routes"][0]["open"], 20);
+
+    let mut stream = Raw::to(standin.admin_address()).await;
+    stream.write("GET /api/v1/replay/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    stream.read_until("event: runs", LIMIT).await.unwrap();
+    app.restart().await;
+    let progress = stream.read_until("\"state\":\"done\"", LIMIT).await;
+    assert!(progress.is_some(), "a run by itself, shown to its end");
+    let runs = standin.admin_get("/api/v1/replay/runs").await.json();
+    let completed: u64 =
+        runs["runs"].as_array().unwrap().iter().map(|run| run["completed"].as_u64().unwrap()).sum();
+    assert_eq!(completed, 20, "{runs}");
+    eventually(LIMIT, async || {
+        let status = standin.admin_get("/api/v1/status").await.json();
+        status["sentences"][0]["text"] == "All routes answer."
+    })
+    .await;
+    let page = standin.admin_get("/entries?outcome=completed").await.text();
+    assert!(page.contains(">completed</span>"), "{page}");
+    let nothing = request(Method::DELETE, "/api/v1/status", bytes::Bytes::new());
+    let answer = crate::support::Client::to(standin.admin_address()).send(nothing).await.unwrap();
+    assert_eq!(answer.status, 405);
+}
