@@ -30,7 +30,9 @@ fn with_token() -> AdminConfig {
 #[tokio::test]
 async fn without_the_token_nothing_is_shown_and_nothing_changed() {
     let fixture = Fixture::with(with_token(), Role::Inline).await;
-    for path in ["/", "/entries", "/api/v1/status", "/metrics", "/healthz", "/assets/page.css", "/nowhere"] {
+    for path in
+        ["/", "/entries", "/api/v1/status", "/metrics", "/healthz", "/assets/page.css", "/nowhere"]
+    {
         let answer = fixture.get(path).await;
         assert_eq!(answer.status, 401, "{path}");
         assert!(answer.header("www-authenticate").starts_with("Basic"), "{path}");
@@ -44,8 +46,11 @@ async fn without_the_token_nothing_is_shown_and_nothing_changed() {
 async fn the_token_opens_as_bearer_and_as_password_and_the_user_name_is_audited() {
     let fixture = Fixture::with(with_token(), Role::Inline).await;
     let with = |authorization: &'static str| {
-        let mut request = post("/api/v1/mode", &json!({"mode": "pass_through", "reason": "moving house"}));
-        request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static(authorization));
+        let mut request =
+            post("/api/v1/mode", &json!({"mode": "pass_through", "reason": "moving house"}));
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, HeaderValue::from_static(authorization));
         request
     };
     assert_eq!(fixture.send(with("Bearer a-token-of-some-length")).await.status, 200);
@@ -94,7 +99,8 @@ async fn a_foreign_host_name_is_refused_whatever_it_resolves_to() {
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(host));
         assert_eq!(fixture.send(request).await.status, status, "{host}");
     }
-    let none = crate::support::raw(fixture.address, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+    let none =
+        crate::support::raw(fixture.address, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await;
     assert!(none.starts_with("HTTP/1.1 421"), "{none}");
     let two = "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let two = crate::support::raw(fixture.address, two).await;
@@ -194,7 +200,8 @@ async fn an_entry_is_held_released_and_written_off_with_who_and_why() {
     // Without hyphen and in lower case, as it is heard on the phone.
     let heard = id.replace('-', "").to_lowercase();
     let path = format!("/api/v1/entries/{heard}/write-off");
-    let written_off = fixture.post(&path, &json!({"reason": "the customer changed their mind"})).await;
+    let written_off =
+        fixture.post(&path, &json!({"reason": "the customer changed their mind"})).await;
     assert_eq!(written_off.json()["outcome"], "written_off");
     assert_eq!(act("release", "no, wait").await.status, 409, "closed is closed");
 
@@ -206,11 +213,14 @@ async fn an_entry_is_held_released_and_written_off_with_who_and_why() {
         .skip(1)
         .map(|line| (line["who"].as_str().unwrap(), line["why"].as_str().unwrap()))
         .collect();
-    assert_eq!(lines, [
-        ("local", "stock is checked"),
-        ("local", "there is stock"),
-        ("local", "the customer changed their mind"),
-    ]);
+    assert_eq!(
+        lines,
+        [
+            ("local", "stock is checked"),
+            ("local", "there is stock"),
+            ("local", "the customer changed their mind"),
+        ]
+    );
     let audit = fixture.get("/api/v1/audit").await.json();
     assert_eq!(audit.as_array().unwrap().len(), 3, "{audit}");
     assert_eq!(audit[0]["why"], "the customer changed their mind");
@@ -225,17 +235,24 @@ async fn the_page_does_the_same_in_two_steps() {
     let ask = fixture.get(&format!("/entries/{id}/hold")).await.text();
     assert!(ask.contains(&format!("action=\"/entries/{id}/hold\" method=\"post\"")));
     let done = fixture.form(&format!("/entries/{id}/hold"), &[("reason", "stock")]).await;
-    assert_eq!((done.status.as_u16(), done.header("location")), (303, &*format!("/entries/{id}?done=hold")));
+    assert_eq!(
+        (done.status.as_u16(), done.header("location")),
+        (303, &*format!("/entries/{id}?done=hold"))
+    );
     let page = fixture.get(done.header("location")).await.text();
-    assert!(page.contains("held: by person") && page.contains("nothing is sent until it is released"));
+    assert!(
+        page.contains("held: by person") && page.contains("nothing is sent until it is released")
+    );
     assert!(!page.contains(&format!("/entries/{id}/replay")), "held entries are not replayed");
     assert_eq!(fixture.form(&format!("/entries/{id}/hold"), &[("reason", "x")]).await.status, 409);
 
-    let done = fixture.form("/mode", &[("mode", "forced"), ("for", "30m"), ("reason", "moving")]).await;
+    let done =
+        fixture.form("/mode", &[("mode", "forced"), ("for", "30m"), ("reason", "moving")]).await;
     assert_eq!(done.header("location"), "/?done=mode");
     let page = fixture.get("/entries").await.text();
     assert!(page.contains("banner alarm") && page.contains("every route stands in until"));
-    let done = fixture.form("/replay/start", &[("scope", "route checkout"), ("reason", "try")]).await;
+    let done =
+        fixture.form("/replay/start", &[("scope", "route checkout"), ("reason", "try")]).await;
     assert_eq!(done.header("location"), "/replay?done=start");
     assert_eq!(fixture.replay.runs().len(), 1);
 }
@@ -249,12 +266,17 @@ async fn forced_has_an_end_and_at_most_a_day() {
     assert_eq!(set(json!({"mode": "auto", "for": "1h", "reason": "x"})).await.status, 400);
     assert_eq!(set(json!({"mode": "odd", "reason": "x"})).await.status, 422);
     assert_eq!(set(json!({"mode": "forced", "route": "none", "reason": "x"})).await.status, 404);
-    let modes = set(json!({"mode": "forced", "route": "checkout", "reason": "database moves"})).await.json();
+    let modes = set(json!({"mode": "forced", "route": "checkout", "reason": "database moves"}))
+        .await
+        .json();
     assert!(modes["routes"]["checkout"]["until"].is_string(), "{modes}");
     let status = fixture.get("/api/v1/status").await.json();
     assert_eq!(status["severity"], "alarm");
     assert!(status["sentences"][0]["text"].as_str().unwrap().contains("database moves"));
-    assert_eq!(set(json!({"mode": "auto", "route": "checkout", "reason": "moved"})).await.status, 200);
+    assert_eq!(
+        set(json!({"mode": "auto", "route": "checkout", "reason": "moved"})).await.status,
+        200
+    );
     assert_ne!(fixture.get("/api/v1/status").await.json()["severity"], "alarm");
 }
 
@@ -302,7 +324,10 @@ async fn the_worklist_groups_what_waits_for_a_person() {
     let answer = KeptAnswer { status: 422, headers: Vec::new(), body: "out of stock".into() };
     let declined = fixture.declined(3, answer).await.receipt().to_string();
     let page = fixture.get("/worklist").await.text();
-    assert!(page.contains("Declined by the app (1)") && page.contains("Held: client got no answer (2)"), "{page}");
+    assert!(
+        page.contains("Declined by the app (1)") && page.contains("Held: client got no answer (2)"),
+        "{page}"
+    );
     let place = |text: &str| page.find(text).unwrap();
     assert!(place(&declined) < place(&first) && place(&first) < place(&second), "oldest first");
     let entry = fixture.get(&format!("/entries/{declined}")).await.text();
@@ -373,7 +398,8 @@ async fn every_route_of_the_document_is_there() {
 #[tokio::test]
 async fn what_it_takes_is_bounded() {
     let fixture = Fixture::start().await;
-    let long = fixture.post("/api/v1/mode", &json!({"mode": "auto", "reason": "x".repeat(20_000)})).await;
+    let long =
+        fixture.post("/api/v1/mode", &json!({"mode": "auto", "reason": "x".repeat(20_000)})).await;
     assert_eq!(long.status, 413);
     let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     let answer = crate::support::raw(fixture.address, head).await;
@@ -426,21 +452,44 @@ async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
     fixture.worker.routes[checkout].count(Answered::ByApp, Duration::from_millis(30));
     let metrics = crate::support::Metrics(fixture.get("/metrics").await.text());
     let of = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
-    assert_eq!(of("standin_requests_total", &[("route", "checkout"), ("answered", "stood_in")]), 1.0);
+    assert_eq!(
+        of("standin_requests_total", &[("route", "checkout"), ("answered", "stood_in")]),
+        1.0
+    );
     assert_eq!(of("standin_request_duration_seconds_count", &[("route", "checkout")]), 2.0);
-    assert_eq!(of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "0.005")]), 1.0);
-    assert_eq!(of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "+Inf")]), 2.0);
+    assert_eq!(
+        of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "0.005")]),
+        1.0
+    );
+    assert_eq!(
+        of("standin_request_duration_seconds_bucket", &[("route", "checkout"), ("le", "+Inf")]),
+        2.0
+    );
     assert_eq!(of("standin_open_entries", &[("route", "checkout")]), 2.0);
     assert_eq!(of("standin_held_entries", &[("route", "checkout")]), 1.0);
     assert_eq!(of("standin_open_amount", &[("route", "checkout")]), 3998.0);
-    assert_eq!(of("standin_cap_used_ratio", &[("route", "checkout"), ("cap", "open")]), 2.0 / 500.0);
+    assert_eq!(
+        of("standin_cap_used_ratio", &[("route", "checkout"), ("cap", "open")]),
+        2.0 / 500.0
+    );
     assert_eq!(of("standin_store_accepting", &[]), 1.0);
     let labels: BTreeSet<&str> = metrics
         .0
         .split(['{', ',', '\n'])
         .filter_map(|part| part.split_once("=\"").map(|(label, _)| label))
         .collect();
-    let known = ["answered", "cap", "condition", "le", "mode", "result", "role", "route", "upstream", "version"];
+    let known = [
+        "answered",
+        "cap",
+        "condition",
+        "le",
+        "mode",
+        "result",
+        "role",
+        "route",
+        "upstream",
+        "version",
+    ];
     assert_eq!(labels, BTreeSet::from(known));
 }
 
@@ -458,7 +507,10 @@ async fn the_bytes_come_as_a_download_that_no_browser_opens() {
     let answer = fixture.get(&format!("/api/v1/entries/{id}/request")).await;
     assert_eq!(answer.body, body.as_bytes());
     assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
-    assert_eq!(answer.header("content-disposition"), format!("attachment; filename=\"{id}-request.txt\""));
+    assert_eq!(
+        answer.header("content-disposition"),
+        format!("attachment; filename=\"{id}-request.txt\"")
+    );
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     let answer = fixture.get(&format!("/api/v1/entries/{id}/answer")).await;
     assert_eq!(answer.text(), r#"{"status":"accepted"}"#);

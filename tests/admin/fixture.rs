@@ -12,8 +12,8 @@ use standin::{
     replay::{Parts, Replay, Replayer},
     router::Routes,
     store::{
-        Appended, Caps, Certainty, Digest, Durable, HeldReason, Hook, Identity, KeptAnswer, NewEntry,
-        Outcome, Reason, Store, StoreOptions, StoredRequest, Synchronous, Verdict,
+        Appended, Caps, Certainty, Digest, Durable, HeldReason, Hook, Identity, KeptAnswer,
+        NewEntry, Outcome, Reason, Store, StoreOptions, StoredRequest, Synchronous, Verdict,
     },
     telemetry::{Counters, WorkerCounters},
     time::UnixMillis,

@@ -20,7 +20,10 @@ fn hostile(entry: &mut NewEntry) {
     entry.request.target = format!("/checkout/{both}?{both}");
     entry.request.client_ip = both.clone();
     entry.request.headers.push(("user-agent".into(), both.clone().into()));
-    entry.request.headers.push((both.clone(), Bytes::from_static(b"\xff<script>alert(1)</script>")));
+    entry
+        .request
+        .headers
+        .push((both.clone(), Bytes::from_static(b"\xff<script>alert(1)</script>")));
     entry.request.trailers.push(("x-trailer".into(), both.clone().into()));
     entry.request.body = both.clone().into();
     entry.answer.headers.push(("x-echo".into(), both.clone().into()));
@@ -36,8 +39,14 @@ fn hostile_json(entry: &mut NewEntry) {
 
 fn secret(entry: &mut NewEntry) {
     for name in [
-        "authorization", "cookie", "proxy-authorization", "x-api-key", "x-session-id", "x-csrf-token",
-        "my-secret", "x-password",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+        "x-session-id",
+        "x-csrf-token",
+        "my-secret",
+        "x-password",
     ] {
         entry.request.headers.push((name.into(), format!("value {CANARY}").into()));
     }
@@ -51,7 +60,13 @@ fn secret(entry: &mut NewEntry) {
 /// All pages that show entries, with their forms.
 async fn pages(fixture: &Fixture, receipts: &[String]) -> Vec<(String, Answer)> {
     let mut paths: Vec<String> = [
-        "/", "/entries", "/worklist", "/replay", "/audit", "/mode?mode=forced", "/replay/start",
+        "/",
+        "/entries",
+        "/worklist",
+        "/replay",
+        "/audit",
+        "/mode?mode=forced",
+        "/replay/start",
         "/entries?search=%3Cscript%3Ealert(1)%3C/script%3E&from=2h&route=%22%27%3E%3Cimg",
         "/entries?state=%3Cscript%3Ealert(1)%3C/script%3E",
         "/mode?mode=forced&route=%3Cscript%3Ealert(1)%3C/script%3E&for=%22%3E%3Cimg%20src=x",
@@ -102,7 +117,10 @@ async fn no_page_has_markup_of_a_strangers() {
     for (path, answer) in pages(&fixture, &receipts).await {
         let text = answer.text();
         let csp = answer.header("content-security-policy");
-        assert!(csp.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{path}: {csp}");
+        assert!(
+            csp.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"),
+            "{path}: {csp}"
+        );
         assert!(!csp.contains("unsafe"), "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
@@ -111,7 +129,10 @@ async fn no_page_has_markup_of_a_strangers() {
         if answer.header("content-type").starts_with("text/html") {
             let rest = text.replace(own_script, "");
             assert!(!rest.contains("<script") && !rest.contains("<img"), "{path}: {rest}");
-            assert!(!rest.contains(" style=") && !rest.contains("<style"), "the policy forbids it: {path}");
+            assert!(
+                !rest.contains(" style=") && !rest.contains("<style"),
+                "the policy forbids it: {path}"
+            );
             assert!(!rest.contains(['\u{202e}', '\u{1b}', '\0']), "{path}");
             shown += rest.matches("&#60;script&#62;").count();
         } else {
@@ -136,7 +157,9 @@ async fn no_page_answer_or_metric_shows_a_credential() {
         answers.push((path.into(), fixture.get(path).await));
     }
     for receipt in &receipts {
-        for path in [format!("/api/v1/entries/{receipt}"), format!("/api/v1/entries/{receipt}/history")] {
+        for path in
+            [format!("/api/v1/entries/{receipt}"), format!("/api/v1/entries/{receipt}/history")]
+        {
             let answer = fixture.get(&path).await;
             answers.push((path, answer));
         }

@@ -273,7 +273,11 @@ mod tests {
         }
     }
 
-    fn says(condition: &str, routes: &[RouteStatus], change: impl Fn(&mut Known<'_>)) -> Vec<(Severity, String)> {
+    fn says(
+        condition: &str,
+        routes: &[RouteStatus],
+        change: impl Fn(&mut Known<'_>),
+    ) -> Vec<(Severity, String)> {
         let store = StoreStatus { accepting: true, why: None, bytes: 0 };
         let upstreams = [upstream(condition)];
         let modes = ModesView::default();
@@ -303,7 +307,10 @@ mod tests {
         let text = "checkout is standing in since 14:02 UTC: connection refused.";
         assert_eq!(said, [(Severity::Warn, text.into())]);
         let said = says("down", &["a", "b", "c", "d"].map(route), |_| {});
-        assert_eq!(said[0].1, "a, b and 2 more are standing in since 14:02 UTC: connection refused.");
+        assert_eq!(
+            said[0].1,
+            "a, b and 2 more are standing in since 14:02 UTC: connection refused."
+        );
     }
 
     #[test]
@@ -312,7 +319,11 @@ mod tests {
         full.caps[0] = CapUse { cap: "open".into(), used: 10, limit: 10, ratio: 1.0 };
         let said = says("down", &[full, route("other")], |_| {});
         assert_eq!(said[0].0, Severity::Alarm);
-        assert!(said[0].1.starts_with("checkout refuses new requests: the cap of 10 open entries is used up"));
+        assert!(
+            said[0].1.starts_with(
+                "checkout refuses new requests: the cap of 10 open entries is used up"
+            )
+        );
         assert!(said[1].1.starts_with("other is standing in"));
     }
 
@@ -363,7 +374,10 @@ mod tests {
         };
         let said = known.sentences();
         assert_eq!(said[0].severity, Severity::Alarm);
-        assert_eq!(said[0].text, "Forced: every route stands in until 14:02 UTC, by anna (“database moves”).");
+        assert_eq!(
+            said[0].text,
+            "Forced: every route stands in until 14:02 UTC, by anna (“database moves”)."
+        );
     }
 
     #[test]
@@ -371,7 +385,10 @@ mod tests {
         let mut worked = route("checkout");
         (worked.open, worked.held, worked.declined) = (5, 2, 1);
         let said = says("up", &[worked], |known| known.replaying = true);
-        assert_eq!(said[0].1, "checkout: 2 requests are held, 1 request is declined; a person must look at the worklist.");
+        assert_eq!(
+            said[0].1,
+            "checkout: 2 requests are held, 1 request is declined; a person must look at the worklist."
+        );
         assert_eq!(said[1].1, "checkout: 3 stored requests being replayed.");
     }
 
@@ -380,7 +397,14 @@ mod tests {
         let mut plain = route("reports");
         plain.stands_in = false;
         let said = says("down", &[plain], |_| {});
-        assert_eq!(said, [(Severity::Alarm, "shop is down since 14:02 UTC: connection refused; no route stands in for it.".into())]);
+        assert_eq!(
+            said,
+            [(
+                Severity::Alarm,
+                "shop is down since 14:02 UTC: connection refused; no route stands in for it."
+                    .into()
+            )]
+        );
         let said = says("unknown", &[route("checkout")], |known| known.standby = true);
         assert_eq!(said, [(Severity::Good, "Standing by.".into())]);
     }
