@@ -45,7 +45,7 @@ pub use self::{
 pub(crate) use self::faults::printable;
 
 /// The whole configuration of one standin process.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `inline`: in front of the app. `standby`: elsewhere; never asks the app for live traffic, only replays.
@@ -100,6 +100,18 @@ impl Config {
             1 => all.next(),
             _ => all.find(|(_, one)| one.default),
         }
+    }
+}
+
+/// Without what references gave, wherever it stands.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { role, workers, drain, listen, admin, log, store, request_id, .. } = self;
+        let head = format!(
+            "{role:?} {workers:?} {drain:?} {listen:?} {admin:?} {log:?} {store:?} {request_id:?}"
+        );
+        let whole = format!("Config({head} {:?} {:?})", self.upstream, self.route);
+        f.write_str(&self.secrets.hide(&whole))
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod config;
 mod admin;
 mod drain;
 mod durability;

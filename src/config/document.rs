@@ -44,8 +44,13 @@ impl<'t> Document<'t> {
             faults: Vec::new(),
             broken: !errors.is_empty(),
         };
+        // An array that is never closed takes all the rest of the file for its items: what follows is noise.
+        let unclosed = errors.iter().any(|error| error.message().starts_with("unclosed array"));
         for error in errors {
             document.syntax_fault(&error);
+            if unclosed && error.message().starts_with("missing comma between array elements") {
+                break;
+            }
         }
         document
     }
@@ -157,8 +162,12 @@ impl<'t> Document<'t> {
         for (at, step) in path.iter().enumerate() {
             let Some((key, value)) = table.get_key_value(*step) else { break };
             found = Some((at + 1, key.span()));
-            match value.get_ref() {
-                DeValue::Table(inner) => table = inner,
+            match (value.get_ref(), path.get(at + 1)) {
+                (DeValue::Table(inner), _) => table = inner,
+                (DeValue::Array(items), Some(step)) => {
+                    let item = items.iter().enumerate().find(|(at, _)| index(*at) == *step);
+                    return item.map(|(_, item)| (at + 2, item.span())).or(found);
+                }
                 _ => break,
             }
         }
@@ -168,21 +177,14 @@ impl<'t> Document<'t> {
     fn syntax_fault(&mut self, error: &toml::de::Error) {
         let line = error.span().map(|span| self.place(span.start).0);
         // One broken line is one fault: what the parser says after its first stumble is noise.
-        let last = self.faults.last();
-        if line.is_some() && last.map(|fault| fault.line) == line {
+        if line.is_some() && self.faults.last().map(|fault| fault.line) == line {
             return;
         }
-        // An array that is never closed takes every line after it for an item.
-        let comma = "missing comma between array elements";
-        if error.message().starts_with(comma)
-            && last.is_some_and(|last| last.message.contains(comma))
-        {
-            return;
-        }
-        let hint = if error.message() == "duplicate key" {
-            ": this key or table is there already, above"
-        } else {
-            ""
+        let hint = match error.message() {
+            "duplicate key" => ": this key or table is there already, above",
+            // What the parser makes of `role = inline`.
+            message if message.starts_with("invalid float") => "; text is written in quotes",
+            _ => "",
         };
         self.push(error.span(), &format!("not TOML: {}{hint}", error.message()));
     }

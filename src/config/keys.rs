@@ -19,7 +19,8 @@ use super::{
 pub(super) fn check(document: &mut Document<'_>, schema: &Value) {
     let mut walk = Walk { whole: schema, path: Vec::new(), found: Vec::new() };
     walk.table(&document.tree, schema, None);
-    for Finding { path, span, message, filling, missing } in walk.found {
+    // From the last to the first: taking an item out of a list moves those behind it.
+    for Finding { path, span, message, filling, missing } in walk.found.into_iter().rev() {
         if !(missing && document.broken) {
             document.fault_at(span, &strs(&path), &message);
         }
@@ -130,7 +131,10 @@ impl Walk<'_> {
                 let (low, high) = schema::range(form);
                 let read = i128::from_str_radix(number.as_str(), number.radix()).ok();
                 if !read.is_some_and(|number| (low..=high).contains(&number)) {
-                    let message = format!("{number} is not from {low} to {high}");
+                    let message = match read {
+                        Some(read) if read < low => format!("{number} is less than {low}"),
+                        _ => format!("{number} is more than {high}"),
+                    };
                     self.report(Some(key), message, required.then(|| filling(schema)), false);
                 }
             }

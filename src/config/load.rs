@@ -53,9 +53,14 @@ impl Config {
         config.listen.address = listen;
         let app = UpstreamConfig { endpoints: vec![upstream.to_owned()], ..Default::default() };
         config.upstream.insert("app".to_owned(), app);
+        config.verify().map(|()| config)
+    }
+
+    /// Whether a configuration that was changed after loading (by arguments) still holds together.
+    pub fn verify(&self) -> Result<(), Faults> {
         let mut document = Document::parse("", "command line");
-        contradictions::find(&config, &mut document, Path::new(""));
-        document.into_faults().map(|()| config)
+        contradictions::find(self, &mut document, Path::new(""));
+        document.into_faults()
     }
 
     fn parse_within(
@@ -156,7 +161,7 @@ fn report(document: &mut Document<'_>, schema: &Value, path: &[String], error: &
     let message = match wanted["format"].as_str() {
         Some("standin-address" | "standin-network") => {
             let text = document.text_at(path).unwrap_or_default();
-            format!("`{text}` is not {}", schema::wanted(wanted))
+            format!("`{text}` is not {}", schema::wanted(wanted).replace(" in quotes", ""))
         }
         _ => error.message().to_owned(),
     };

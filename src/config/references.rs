@@ -38,7 +38,8 @@ pub(super) fn resolve(document: &mut Document<'_>, surroundings: &Surroundings<'
     walk.table(&mut tree);
     document.tree = tree;
     document.references.append(&mut walk.found);
-    for (path, span, message) in walk.faults {
+    // From the last to the first: taking an item out of a list moves those behind it.
+    for (path, span, message) in walk.faults.into_iter().rev() {
         document.fault_at(Some(span), &strs(&path), &message);
         // Whatever else could be said of this value would be about a text nobody meant.
         document.replace(&path, Some("\"\""));

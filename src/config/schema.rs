@@ -96,7 +96,7 @@ fn wanted_form(form: &Value) -> String {
     let text = |what: &str| {
         let examples: Vec<_> =
             form["examples"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        format!("{what} in quotes, for example {}", quoted(&examples).replace(", ", " or "))
+        format!("{what} in quotes, for example {}", quoted(&examples))
     };
     match (toml_type(form), form.get("format").and_then(Value::as_str)) {
         (_, Some("standin-duration")) => text("a duration"),

@@ -3,7 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use super::{headers, replay, stand_in, zero};
-use crate::config::{Config, RouteConfig, RoutePattern, document::Document, units::write_duration};
+use crate::config::{
+    Config, RouteConfig, RoutePattern,
+    document::{Document, index},
+    units::write_duration,
+};
 
 pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) {
     let mut patterns: Vec<(&str, RoutePattern)> = Vec::new();
@@ -144,8 +148,8 @@ pub(super) fn replay_headers(
         let path = ["route", name, "replay", "set_headers", header];
         headers::of_replay(document, &path, header, value, id);
     }
-    for header in &route.replay.redact {
-        headers::redacted(document, &["route", name, "replay", "redact"], header, id);
+    for (at, header) in route.replay.redact.iter().enumerate() {
+        headers::redacted(document, &["route", name, "replay", "redact", &index(at)], header, id);
     }
 }
 

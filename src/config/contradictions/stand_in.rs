@@ -172,13 +172,20 @@ fn answer(
         let message = format!("{} has no body: leave out `{body}`", answer.status);
         document.fault(&at("status"), &message);
     }
-    let mut seen: Vec<String> = Vec::new();
     for (header, value) in &answer.headers {
         let path = ["route", name, "stand_in", "answer", "headers", header];
-        if seen.contains(&header.to_ascii_lowercase()) {
+        let place = |document: &Document<'_>, header: &str| {
+            let path = ["route", name, "stand_in", "answer", "headers", header];
+            document.span_of(&path).map(|span| span.start)
+        };
+        let above = answer.headers.keys().any(|other| {
+            other != header
+                && other.eq_ignore_ascii_case(header)
+                && place(document, other) < place(document, header)
+        });
+        if above {
             document.fault(&path, "is there twice: names of headers have no case");
         }
-        seen.push(header.to_ascii_lowercase());
         headers::of_answer(document, &path, header, value, &config.request_id.header);
     }
     if let Some(file) = &answer.body_file

@@ -3,7 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::zero;
-use crate::config::{Config, UpstreamConfig, document::Document, parse_endpoint};
+use crate::config::{
+    Config, UpstreamConfig,
+    document::{Document, index},
+    parse_endpoint,
+};
 
 pub(super) fn find(config: &Config, document: &mut Document<'_>) {
     if config.upstream.is_empty() && document.sound(&["upstream"]) {
@@ -35,15 +39,17 @@ fn endpoints(name: &str, upstream: &UpstreamConfig, config: &Config, document: &
     }
     let ours = [Some(config.listen.address), Some(config.admin.address), config.admin.health];
     for (at, endpoint) in upstream.endpoints.iter().enumerate() {
+        let item = index(at);
+        let item = ["upstream", name, "endpoints", &item];
         let authority = match parse_endpoint(endpoint) {
             Ok(authority) => authority,
             Err(message) => {
-                document.fault(&path, &message);
+                document.fault(&item, &message);
                 continue;
             }
         };
         if upstream.endpoints[..at].contains(endpoint) {
-            document.fault(&path, &format!("`{authority}` is there twice"));
+            document.fault(&item, &format!("`{authority}` is there twice"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address: Option<IpAddr> = match host {
@@ -60,7 +66,7 @@ fn endpoints(name: &str, upstream: &UpstreamConfig, config: &Config, document: &
         if ours.iter().flatten().any(itself) {
             let message =
                 format!("`{authority}` is standin's own address: requests would go round");
-            document.fault(&path, &message);
+            document.fault(&item, &message);
         }
     }
 }
