@@ -35,6 +35,9 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = configuration(args).map_err(|text| Failure { code: 3, text })?;
     start_log(&config);
+    for warning in config.warnings() {
+        tracing::warn!(key = warning.key, "{}", warning.message);
+    }
     no_core_dumps();
     let hidden = Hidden {
         failpoint: args.failpoint.as_deref().map(failpoint),
@@ -65,6 +68,8 @@ fn configuration(args: &RunArgs) -> Result<Config, String> {
     if let Some(address) = args.admin {
         config.admin.address = address;
     }
+    // An argument may contradict the file: an admin address for all, say, and no token.
+    config.verify().map_err(|faults| faults.to_string())?;
     Ok(config)
 }
 

@@ -249,6 +249,37 @@ hosts = ["${file:not/there}", "${HOME}"] # <- 2
 path = "${env:X" # <-
 "#,
     ),
+    // Rules.
+    (
+        "rules that do not compile",
+        r#"
+[route.a]
+match = "POST /"
+dedupe_by = "body." # <-
+principal = "" # <-
+sequence_by = "nobody.id" # <-
+labels = { order = "body.order ==", ok = "body.order" } # <-
+[route.a.stand_in]
+accept_if = "body.cents > 0 && body.cents <= ((5000" # <-
+at_most = { open_sum = 5, sum_of = "lenght(body.items)" } # <-
+answer = { status = 200 }
+[route.a.replay]
+success = "response.status ==" # <-
+"#,
+    ),
+    (
+        "rules over an answer that is not there",
+        r#"
+[route.a]
+match = "POST /"
+dedupe_by = "response.body.id" # <-
+[route.a.stand_in]
+accept_if = "response.status == 200" # <-
+answer = { status = 200 }
+[route.a.replay]
+success = "response.status == 200"
+"#,
+    ),
     // Upstreams.
     (
         "no app at all",

@@ -8,6 +8,7 @@ use crate::config::{
     document::{Document, index},
     units::write_duration,
 };
+use crate::expr::Expr;
 
 pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) {
     let mut patterns: Vec<(&str, RoutePattern)> = Vec::new();
@@ -27,6 +28,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
         if route.labels.len() > MOST_LABELS {
             document.fault(&["route", name, "labels"], &format!("more than {MOST_LABELS} labels"));
         }
+        rules(name, route, document);
         replay::find(name, route, config, document);
         if let Some(stand_in) = &route.stand_in {
             stand_in::find(name, route, stand_in, config, document, folder);
@@ -52,6 +54,31 @@ fn zero_timeouts(name: &str, route: &RouteConfig, document: &mut Document<'_>) {
     zero(document, &["route", name, "timeout"], route.timeout.unwrap_or(Duration::MAX));
     if let Some(dedupes) = &route.app_dedupes {
         zero(document, &["route", name, "app_dedupes", "for"], dedupes.remembers);
+    }
+}
+
+/// Only the rules of a replay have an answer of the app to look at.
+fn rules(name: &str, route: &RouteConfig, document: &mut Document<'_>) {
+    let mut rules: Vec<(Vec<&str>, &Expr)> = Vec::new();
+    let own = [
+        ("dedupe_by", &route.dedupe_by),
+        ("principal", &route.principal),
+        ("sequence_by", &route.sequence_by),
+    ];
+    rules.extend(own.iter().filter_map(|(key, rule)| Some((vec![*key], rule.as_ref()?))));
+    rules.extend(route.labels.iter().map(|(label, rule)| (vec!["labels", label], rule)));
+    if let Some(stand_in) = &route.stand_in {
+        let at_most = &stand_in.at_most;
+        rules.push((vec!["stand_in", "accept_if"], &stand_in.accept_if));
+        rules.extend(
+            at_most.sum_of.iter().map(|rule| (vec!["stand_in", "at_most", "sum_of"], rule)),
+        );
+        let by = at_most.per_customer.iter().filter_map(|customer| customer.by.as_ref());
+        rules.extend(by.map(|rule| (vec!["stand_in", "at_most", "per_customer", "by"], rule)));
+    }
+    for (key, _) in rules.into_iter().filter(|(_, rule)| rule.reads_response()) {
+        let path: Vec<&str> = ["route", name].into_iter().chain(key).collect();
+        document.fault(&path, "there is no `response` here: only the rules of `replay` have one");
     }
 }
 
