@@ -3,8 +3,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod config;
 mod admin;
+mod config;
 mod drain;
 mod durability;
 mod fidelity;
