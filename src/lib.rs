@@ -15,5 +15,6 @@ pub mod server;
 pub mod stand_in;
 pub mod store;
 pub mod telemetry;
+pub mod template;
 pub mod time;
 pub mod upstream;

@@ -14,8 +14,12 @@ mod orphans;
 mod pace;
 mod replayer;
 mod request;
+#[cfg(test)]
+mod rig;
 mod runs;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod trigger;
 mod verdict;
 
@@ -29,7 +33,7 @@ use self::runs::{Book, Run, Wish};
 use crate::{
     mode::Modes,
     router::Routes,
-    store::{Scope, Store},
+    store::{Hook, Scope, Store},
     telemetry::Counters,
     time::UnixMillis,
 };
@@ -46,6 +50,8 @@ pub struct Parts {
     pub request_id_header: http::HeaderName,
     /// Signs replays, so that the app can tell them from what a client made up.
     pub signing_key: Option<SigningKey>,
+    /// Called at `after_app_applied`: the app has answered, nothing is written yet.
+    pub hook: Hook,
 }
 
 /// Key of the signature; never shown.
@@ -137,7 +143,8 @@ impl Replay {
     /// For manual routes this is the only way. At most 100 run at once: one more is `Stopped` from the start.
     pub fn start(&self, scope: Scope, who: &str, why: &str) -> RunView {
         let total = self.shared.parts.store.open_in(&scope);
-        let wish = Wish { scope: scope.clone(), who, why, by_person: true };
+        let receipt = scope.seq.map(|seq| self.shared.parts.store.receipt(seq));
+        let wish = Wish { scope: scope.clone(), receipt, who, why, by_person: true };
         let view = {
             let mut book = self.shared.book();
             let view = book.start(wish, |run| self.shared.covers(run, &scope));

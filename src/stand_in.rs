@@ -1,6 +1,10 @@
 //! Assess → append → answer.
 
+pub mod answer;
 pub mod body;
+pub mod identity;
+pub mod risk;
+pub mod secrets;
 
 use crate::{router::Routes, store::Store};
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub enum Synchronous {
     NormalForTests,
 }
 
-/// Called at named points of the store: `after_commit_before_ack`, `after_sending`.
+/// Called at named points: of the store `after_commit_before_ack`, `after_sending`; of replay `after_app_applied`.
 #[derive(Clone, Default)]
 pub struct Hook(Option<Arc<dyn Fn(&str) + Send + Sync>>);
 
@@ -462,6 +462,7 @@ impl Store {
     }
 
     /// `held → stored`, due at once, its attempts counted anew; `expires_at` moved to now + `extend` when it is past.
+    /// Whoever releases an entry that was held as unclear vouches that it was not applied: its certainty is `not_sent`.
     pub async fn release(
         &self,
         seq: Seq,
@@ -563,7 +564,7 @@ impl Hook {
         Self(Some(Arc::new(hook)))
     }
 
-    fn at(&self, point: &str) {
+    pub(crate) fn at(&self, point: &str) {
         if let Some(hook) = &self.0 {
             hook(point);
         }

@@ -514,7 +514,7 @@ fn sorted(value: Value) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// Native and the `cel` crate give the same value, or both a fault.
     #[test]

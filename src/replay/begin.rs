@@ -65,7 +65,8 @@ impl Work {
             let outlook = Outlook { open_to_sends: lane.gate(now).is_ok(), under_way, due };
             if outlook.starts_by_itself() {
                 let why = format!("entries for {} are due and it may be asked", lane.upstream.name);
-                let wish = Wish { scope, who: BY_ITSELF, why: &why, by_person: false };
+                let wish =
+                    Wish { scope, receipt: None, who: BY_ITSELF, why: &why, by_person: false };
                 let view = self.shared.book().start(wish, |_| false);
                 tracing::info!(run = view.id, scope = view.scope, "a replay run started");
                 self.dirty = true;

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     expr::{Facts, ResponseFacts},
     router::Route,
-    store::{Certainty, Entry, HeldReason, Lease, Outcome, Receipt, Sending, StoreError, Verdict},
+    store::{Certainty, Entry, HeldReason, Lease, Outcome, Sending, StoreError, Verdict},
     time::UnixMillis,
     upstream::{Connections, UpstreamError, WholeAnswer},
 };
@@ -43,8 +43,6 @@ pub(super) struct Delivery {
 /// What became of one delivery.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// None if the entry could not even be read.
-    pub receipt: Option<Receipt>,
     pub came_to: CameTo,
     pub felt: Felt,
     /// The upstream gets nothing for so long, and who says so.
@@ -89,34 +87,33 @@ impl Delivery {
             Err(error) => {
                 tracing::warn!(entry = lease.seq.0, %error, "an entry cannot be read");
                 store.give_back(lease);
-                return Done::unsent(None, CameTo::StoreTrouble);
+                return Done::unsent(CameTo::StoreTrouble);
             }
         };
-        let done = |came_to| Done::unsent(Some(entry.receipt), came_to);
         let Some(_turn) = self.order.turn(entry.sequence) else {
             store.give_back(lease);
-            return done(CameTo::Unsent);
+            return Done::unsent(CameTo::Unsent);
         };
         let (route, policy) = match self.sendable(&entry, UnixMillis::now()) {
             Ok(known) => known,
-            Err((reason, why)) => return done(self.hold(lease, reason, &why).await),
+            Err((reason, why)) => return Done::unsent(self.hold(lease, reason, &why).await),
         };
         if !go.load(Ordering::Relaxed) {
             store.give_back(lease);
-            return done(CameTo::Unsent);
+            return Done::unsent(CameTo::Unsent);
         }
         let sending = match store.sending(lease).await {
             Ok(sending) => sending,
-            Err(StoreError::Moved(_)) => return done(CameTo::Unsent),
+            Err(StoreError::Moved(_)) => return Done::unsent(CameTo::Unsent),
             Err(error) => {
                 tracing::warn!(%error, "no intent on disk, so nothing is sent");
-                return done(CameTo::StoreTrouble);
+                return Done::unsent(CameTo::StoreTrouble);
             }
         };
         let ending = self.send(&entry, &route, &policy, &sending, &connections, &go).await;
         let Ending { verdict, felt, pause } = ending;
         let came_to = self.record(&sending, verdict).await;
-        Done { receipt: Some(entry.receipt), came_to, felt, pause }
+        Done { came_to, felt, pause }
     }
 
     /// Whether the entry may be sent, under which policy; or why a person must decide.
@@ -179,12 +176,13 @@ impl Delivery {
         let now = UnixMillis::now();
         match result {
             Ok(answer) => {
+                self.parts.hook.at("after_app_applied");
                 let judged = judge(entry, route, &answer, now);
                 let chance = &mut self.chance.borrow_mut();
                 after_answer(policy, judged, &answer, sending.attempt, now, chance)
             }
             Err(error) => {
-                tracing::info!(receipt = ?entry.receipt, %error, "a replay got no answer");
+                tracing::info!(receipt = %entry.receipt, %error, "a replay got no answer");
                 after_error(policy, &error, sending.attempt, now, &mut self.chance.borrow_mut())
             }
         }
@@ -208,15 +206,8 @@ impl Delivery {
         loop {
             match store.finish(sending, verdict.clone()).await {
                 Ok(()) => return came_to(&verdict),
-                Err(StoreError::Moved(state)) => {
-                    let (said, answer) = said(verdict);
-                    let why =
-                        format!("attempt {}, when {state:?} already: {said}", sending.attempt);
-                    if let Err(error) = store.note(sending.seq, "replay", &why, answer).await {
-                        tracing::warn!(%error, why, "a line of history is lost");
-                    }
-                    return CameTo::Moved;
-                }
+                // The store wrote down what the app said, as history.
+                Err(StoreError::Moved(_)) => return CameTo::Moved,
                 Err(error) => {
                     tracing::warn!(entry = sending.seq.0, %error, "an outcome is not on disk yet");
                     tokio::time::sleep(wait).await;
@@ -228,8 +219,8 @@ impl Delivery {
 }
 
 impl Done {
-    fn unsent(receipt: Option<Receipt>, came_to: CameTo) -> Self {
-        Self { receipt, came_to, felt: Felt::Neutral, pause: None }
+    fn unsent(came_to: CameTo) -> Self {
+        Self { came_to, felt: Felt::Neutral, pause: None }
     }
 }
 
@@ -329,14 +320,6 @@ fn came_to(verdict: &Verdict) -> CameTo {
         Verdict::Close { outcome, .. } => CameTo::Closed(*outcome),
         Verdict::Hold { .. } => CameTo::Held,
         Verdict::Again { .. } => CameTo::Again,
-    }
-}
-
-fn said(verdict: Verdict) -> (String, Option<crate::store::KeptAnswer>) {
-    match verdict {
-        Verdict::Close { why, answer, .. }
-        | Verdict::Hold { why, answer, .. }
-        | Verdict::Again { why, answer, .. } => (why, answer),
     }
 }
 

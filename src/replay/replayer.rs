@@ -214,7 +214,7 @@ impl Work {
         if done.came_to == CameTo::StoreTrouble {
             self.store_rests_until = now + STORE_RESTS;
         }
-        self.shared.book().settle(&run, done.receipt, done.came_to);
+        self.shared.book().settle(&run, done.came_to);
         self.dirty = true;
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Run {
 #[derive(Clone, Debug)]
 pub(super) struct Wish<'a> {
     pub scope: Scope,
+    /// Of the one entry, if the scope is one.
+    pub receipt: Option<Receipt>,
     pub who: &'a str,
     pub why: &'a str,
     pub by_person: bool,
@@ -109,14 +111,11 @@ impl Book {
     }
 
     /// A delivery of the run ended.
-    pub(super) fn settle(&mut self, id: &str, receipt: Option<Receipt>, came_to: CameTo) {
+    pub(super) fn settle(&mut self, id: &str, came_to: CameTo) {
         self.counters.count(came_to);
         let Some(run) = self.run_mut(id) else { return };
         run.view.in_flight = run.view.in_flight.saturating_sub(1);
         run.view.count(came_to);
-        if let (Some(_), Some(receipt)) = (run.scope.seq, receipt) {
-            run.view.scope = format!("entry {}", receipt.0);
-        }
     }
 
     /// Puts back what the store remembers: newest `at` last. A run that was running when standin ended does not go on.
@@ -161,7 +160,7 @@ impl Run {
     fn new(wish: Wish<'_>) -> Self {
         let view = RunView {
             id: uuid::Uuid::now_v7().to_string(),
-            scope: in_words(&wish.scope),
+            scope: in_words(&wish.scope, wish.receipt),
             who: wish.who.to_owned(),
             why: wish.why.to_owned(),
             state: RunState::Running,
@@ -244,10 +243,10 @@ impl ReplayCounters {
 }
 
 /// A scope as people say it.
-fn in_words(scope: &Scope) -> String {
+fn in_words(scope: &Scope, receipt: Option<Receipt>) -> String {
     let route = scope.route.as_ref().map(|route| format!("route {route}"));
     let upstream = scope.upstream.as_ref().map(|upstream| format!("upstream {upstream}"));
-    let entry = scope.seq.map(|seq| format!("entry #{}", seq.0)); // until its receipt is read
+    let entry = receipt.map(|receipt| format!("entry {receipt}"));
     let parts: Vec<String> = [route, upstream, entry].into_iter().flatten().collect();
     if parts.is_empty() { "all".to_owned() } else { parts.join(", ") }
 }
@@ -262,7 +261,7 @@ mod tests {
     }
 
     fn wish(scope: Scope, by_person: bool) -> Wish<'static> {
-        Wish { scope, who: "ann", why: "asked", by_person }
+        Wish { receipt: scope.seq.map(|_| Receipt(7)), scope, who: "ann", why: "asked", by_person }
     }
 
     fn start(book: &mut Book, scope: Scope) -> RunView {
@@ -289,7 +288,7 @@ mod tests {
         assert_eq!(book.start(wish(one.clone(), true), |_| true).id, all.id);
         let own = book.start(wish(one, true), |_| false);
         assert_ne!(own.id, all.id);
-        assert_eq!(own.scope, "entry #3");
+        assert_eq!(own.scope, format!("entry {}", Receipt(7)));
     }
 
     #[test]
@@ -369,7 +368,7 @@ mod tests {
             CameTo::StoreTrouble,
         ] {
             book.run_mut(&id).unwrap().view.in_flight += 1;
-            book.settle(&id, None, came_to);
+            book.settle(&id, came_to);
         }
         let view = book.views().remove(0);
         assert_eq!((view.sent, view.completed, view.already_applied), (7, 2, 1));

@@ -51,6 +51,7 @@ pub(super) fn start(
         counters: setup.counters.clone(),
         request_id_header: setup.request_id.clone(),
         signing_key: None,
+        hook: setup.hidden.failpoint.clone().into(),
     });
     let (routes, draining) = (Arc::clone(&setup.routes), stop.clone());
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {

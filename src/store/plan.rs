@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    AuditLine, Cap, HeldReason, KeptAnswer, Outcome, Receipt, Sending, Seq, State, StoreError,
-    Verdict,
+    AuditLine, Cap, Certainty, HeldReason, KeptAnswer, Outcome, Receipt, Sending, Seq, State,
+    StoreError, Verdict,
     codec::Prepared,
     open_index::{Known, OpenIndex, Row, Undo},
     receipt::Receipts,
@@ -453,6 +453,10 @@ impl Plan {
         let now = self.now;
         self.change(index, seq.0, Line::new(state, who, why), |row| {
             row.state = state;
+            // Else it would be held again at once, and nobody could ever send it.
+            if row.held == Some(HeldReason::Unclear) {
+                row.certainty = Certainty::NotSent;
+            }
             row.held = None;
             row.attempts = 0;
             row.interrupted = 0;

@@ -1,0 +1,323 @@
+//! Card numbers in text: runs of digits, with single spaces or hyphens between groups, that a card scheme could have
+//! given out. One pass over the bytes.
+
+/// Whether a card number stands in `text`.
+pub(super) fn has_card_number(text: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(start) = text[at..].iter().position(u8::is_ascii_digit) {
+        let start = at + start;
+        let run = Run::at(text, start);
+        if run.digits >= SHORTEST && run.holds_card() {
+            return true;
+        }
+        at = run.end;
+    }
+    false
+}
+
+const SHORTEST: usize = 13;
+const LONGEST: usize = 19;
+
+/// Groups of digits with one space or hyphen between each two.
+struct Run<'t> {
+    text: &'t [u8],
+    start: usize,
+    end: usize,
+    digits: usize,
+}
+
+impl<'t> Run<'t> {
+    fn at(text: &'t [u8], start: usize) -> Self {
+        let (mut end, mut digits) = (start, 0);
+        while end < text.len() {
+            if text[end].is_ascii_digit() {
+                digits += 1;
+                end += 1;
+            } else if is_separator(text[end]) && text.get(end + 1).is_some_and(u8::is_ascii_digit) {
+                end += 1;
+            } else {
+                break;
+            }
+        }
+        Self { text, start, end, digits }
+    }
+
+    /// Tries every sequence of whole groups with 13–19 digits: a date or a code may stand beside the number.
+    fn holds_card(&self) -> bool {
+        let mut group = self.start;
+        while group < self.end {
+            if self.begins_card(group) {
+                return true;
+            }
+            let rest = &self.text[group..self.end];
+            let length = rest.iter().position(|byte| is_separator(*byte)).unwrap_or(rest.len());
+            group += length + 1;
+        }
+        false
+    }
+
+    fn begins_card(&self, start: usize) -> bool {
+        if !self.may_begin(start) {
+            return false;
+        }
+        let mut digits = [0_u8; LONGEST];
+        let mut count = 0;
+        for at in start..self.end {
+            let byte = self.text[at];
+            if is_separator(byte) {
+                continue;
+            }
+            if count == LONGEST {
+                return false;
+            }
+            digits[count] = byte - b'0';
+            count += 1;
+            let group_ends = at + 1 == self.end || is_separator(self.text[at + 1]);
+            if group_ends
+                && count >= SHORTEST
+                && self.may_end(at + 1)
+                && is_card_number(&digits[..count])
+                && !self.is_in_uuid(start)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Not glued to a word, no telephone number, no decimals. A magnetic track begins with `%B`.
+    fn may_begin(&self, start: usize) -> bool {
+        let before = |back: usize| start.checked_sub(back).map(|at| self.text[at]);
+        match before(1) {
+            None => true,
+            Some(b'+') => false,
+            Some(b'.' | b',') => !before(2).is_some_and(|byte| byte.is_ascii_digit()),
+            Some(b'B') => before(2) == Some(b'%'),
+            Some(byte) => !is_word(byte),
+        }
+    }
+
+    fn may_end(&self, end: usize) -> bool {
+        match self.text.get(end) {
+            None => true,
+            Some(b'.' | b',') => !self.text.get(end + 1).is_some_and(u8::is_ascii_digit),
+            Some(byte) => !is_word(*byte),
+        }
+    }
+
+    fn is_in_uuid(&self, at: usize) -> bool {
+        let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
+        let before = self.text[..at].iter().rev().take(37).take_while(|byte| is_part(byte)).count();
+        let token = &self.text[at - before..];
+        let token = &token[..token.iter().take(37).take_while(|byte| is_part(byte)).count()];
+        token.len() == 36
+            && token
+                .iter()
+                .enumerate()
+                .all(|(place, byte)| (*byte == b'-') == matches!(place, 8 | 13 | 18 | 23))
+    }
+}
+
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, b' ' | b'-')
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Digits (0–9) of a scheme's length and prefix, with a valid check digit.
+fn is_card_number(digits: &[u8]) -> bool {
+    is_of_a_scheme(digits) && luhn(digits)
+}
+
+/// Prefixes as the schemes publish them (ISO/IEC 7812).
+fn is_of_a_scheme(digits: &[u8]) -> bool {
+    let prefix = |count: usize| digits[..count].iter().fold(0_u32, |n, d| n * 10 + u32::from(*d));
+    let (one, two, three, four) = (prefix(1), prefix(2), prefix(3), prefix(4));
+    let length = digits.len();
+    match length {
+        _ if one == 4 => matches!(length, 13 | 16 | 18 | 19), // Visa
+        15 if two == 34 || two == 37 => true,                 // American Express
+        14..=19
+            if two == 36
+                || two == 38
+                || two == 39
+                || (300..=305).contains(&three)
+                || four == 3095 =>
+        {
+            true
+        } // Diners
+        16 if (51..=55).contains(&two) || (2221..=2720).contains(&four) => true, // Mastercard
+        16..=19 if (3528..=3589).contains(&four) => true,     // JCB
+        16..=19 if two == 65 || four == 6011 || (644..=649).contains(&three) => true, // Discover
+        16..=19 if two == 62 || two == 81 || two == 82 => true, // UnionPay, RuPay
+        16..=19 if (2200..=2204).contains(&four) => true,     // Mir
+        16 if matches!(four, 9792 | 8600 | 9860) => true,     // Troy, Uzcard, Humo
+        13..=19 if two == 50 || (56..=58).contains(&two) || one == 6 => true, // Maestro, Elo, Hipercard, RuPay, Verve
+        _ => false,
+    }
+}
+
+fn luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| {
+            let doubled = u32::from(*digit) << (place % 2);
+            if doubled > 9 { doubled - 9 } else { doubled }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The schemes' public test numbers.
+    const TEST_CARDS: [&str; 17] = [
+        "4111111111111111",
+        "4012888888881881",
+        "4222222222222",
+        "5555555555554444",
+        "5105105105105100",
+        "2223003122003222",
+        "2720990000000007",
+        "378282246310005",
+        "371449635398431",
+        "6011111111111117",
+        "30569309025904",
+        "38520000023237",
+        "3530111333300000",
+        "6200000000000005",
+        "6304000000000000",
+        "5019717010103742",
+        "2200000000000004",
+    ];
+
+    #[test]
+    fn known_test_numbers() {
+        for card in TEST_CARDS {
+            assert!(has_card_number(card.as_bytes()), "{card}");
+            assert!(has_card_number(format!("card {card}, exp 12/29").as_bytes()), "{card}");
+            assert!(has_card_number(format!("{card} 12 29 123").as_bytes()), "{card}");
+            assert!(has_card_number(format!("%B{card}^DOE/JOHN^2912").as_bytes()), "{card}");
+            assert!(has_card_number(format!(";{card}=2912101?").as_bytes()), "{card}");
+            assert!(has_card_number(format!("pan:\"{card}\"").as_bytes()), "{card}");
+        }
+    }
+
+    #[test]
+    fn other_long_numbers_are_none() {
+        for text in [
+            "",
+            "411111111111",
+            "4111111111111112",
+            "41111111111111111111",
+            "1700000000000",
+            "1700000000000000000",
+            "2026-11-22 09:15:00",
+            "20261122091500",
+            "x4111111111111111",
+            "4111111111111111x",
+            "_4111111111111111",
+            "a-4111111111111111b",
+            "+4111111111111111",
+            "0.4111111111111111",
+            "4111111111111111.25",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "41111111-1111-1111-8111-411111111111",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "4111  1111  1111  1111",
+            "9999999999999995",
+            "0000000000000000",
+            "1111111111111117",
+        ] {
+            assert!(!has_card_number(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_and_neighbours() {
+        for text in [
+            "4111 1111 1111 1111",
+            "4111-1111-1111-1111",
+            "3782 822463 10005",
+            "12 4111 1111 1111 1111",
+            "4111111111111111.",
+            "(4111111111111111)",
+            "x,4111111111111111,y",
+            "order-4111111111111111",
+            "\u{e9}4111111111111111\u{e9}",
+        ] {
+            assert!(has_card_number(text.as_bytes()), "{text}");
+        }
+    }
+
+    /// A scheme's prefix and length, filled with random digits and a check digit.
+    fn card() -> impl Strategy<Value = Vec<u8>> {
+        let schemes = vec![
+            ("4", 16),
+            ("4", 19),
+            ("51", 16),
+            ("2221", 16),
+            ("34", 15),
+            ("37", 15),
+            ("6011", 16),
+            ("36", 14),
+            ("3528", 16),
+            ("62", 17),
+            ("5018", 13),
+        ];
+        (prop::sample::select(schemes), prop::collection::vec(0_u8..10, 19)).prop_map(
+            |((prefix, length), random)| {
+                let mut digits: Vec<u8> = prefix.bytes().map(|byte| byte - b'0').collect();
+                digits.extend(random.iter().take(length - digits.len() - 1));
+                let check = (0..10).find(|check| luhn(&[&digits[..], &[*check]].concat()));
+                digits.push(check.unwrap());
+                digits
+            },
+        )
+    }
+
+    fn written(digits: &[u8], every: usize, separator: char) -> String {
+        let mut text = String::new();
+        for (place, digit) in digits.iter().enumerate() {
+            if place > 0 && every > 0 && place % every == 0 {
+                text.push(separator);
+            }
+            text.push(char::from(b'0' + digit));
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn every_valid_number_is_found(card in card(), every in 0_usize..7, hyphen: bool, before in "[a-z ]{0,8}[ ,:\"]", after in "[ ,;\"][a-z ]{0,8}") {
+            let number = written(&card, every, if hyphen { '-' } else { ' ' });
+            let text = format!("{before}{number}{after}");
+            prop_assert!(has_card_number(text.as_bytes()), "{text}");
+        }
+
+        #[test]
+        fn a_wrong_check_digit_is_none(mut card in card(), wrong in 1_u8..10) {
+            let last = card.len() - 1;
+            card[last] = (card[last] + wrong) % 10;
+            prop_assert!(!has_card_number(written(&card, 0, ' ').as_bytes()));
+        }
+
+        #[test]
+        fn any_bytes_are_searched_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            has_card_number(&bytes);
+        }
+
+        #[test]
+        fn digits_and_separators_are_searched_without_a_panic(text in "[0-9 .+-]{0,80}") {
+            has_card_number(text.as_bytes());
+        }
+    }
+}
