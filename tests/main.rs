@@ -5,6 +5,7 @@
 
 mod admin;
 mod config;
+mod deploy;
 mod drain;
 mod durability;
 mod fidelity;
@@ -12,6 +13,7 @@ mod framing;
 mod ledger;
 mod limits;
 mod shop;
+mod standby;
 mod store;
 mod support;
 

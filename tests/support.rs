@@ -16,7 +16,7 @@ mod wait;
 pub use self::{
     app::{App, Behaviour, Seen},
     client::{Answer, Client, Http2Client, NoAnswer, Raw, raw},
-    process::{Process, folder, lives_on_a_disk_that_does_not_live},
+    process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},
     standin::{Metrics, Setup, Standin},
     wait::{Settled, eventually},
