@@ -83,6 +83,7 @@ impl Fixture {
             counters: counters.clone(),
             request_id_header: HeaderName::from_static("x-request-id"),
             signing_key: None,
+            hook: Hook::default(),
         });
         let (draining, is_draining) = watch::channel(false);
         let handles = Handles {
