@@ -4,11 +4,14 @@
 //! with a budget of steps. The rest (map literals, bytes, `type`) runs in the `cel` crate over a bounded copy. The
 //! language is the same in both. There are no timestamps: `now` is an integer, milliseconds since 1970.
 
+mod compile;
 mod eval;
 mod fallback;
+mod fields;
 mod guard;
 mod jwt;
 mod native;
+mod operate;
 mod scope;
 mod value;
 
@@ -90,7 +93,7 @@ impl Expr {
     /// Compiles `source`, or says what is wrong with it.
     pub fn compile(source: &str) -> Result<Self, ExprFault> {
         let parsed = guard::parse(source)?;
-        let program = match native::compile(&parsed.tree)? {
+        let program = match compile::compile(&parsed.tree)? {
             Some(node) => Program::Native(node),
             None => Program::Cel(CelProgram::new(parsed.tree, parsed.roots)?),
         };

@@ -40,7 +40,7 @@ pub const MAX_OUTPUT: usize = 256 << 10;
 #[derive(Debug)]
 enum Parts {
     Plain(Vec<Part>),
-    Engine(Engine),
+    Engine(Box<Engine>),
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Template {
         }
         let parts = match plain_parts(source) {
             Some(parts) => Parts::Plain(parts),
-            None => Parts::Engine(Engine::text(source, escape)?),
+            None => Parts::Engine(Box::new(Engine::text(source, escape)?)),
         };
         Ok(Self { escape, parts })
     }
@@ -295,6 +295,7 @@ pub(crate) mod tests {
             ("{{ body.cents * 2 }} {# comment #}", "3998 "),
             ("{{ body.coupon | default('none') }}", "none"),
             ("{{ body.lines | length }} {{ jwt | length }}", "2 0"),
+            ("{{ [body.cents, 'x'] | join(', ') }}", "1999, x"),
             ("{{ request.cookies | length }}", "0"),
         ] {
             assert!(!is_plain(source), "{source}");

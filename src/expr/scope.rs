@@ -9,10 +9,12 @@ use http::{HeaderMap, header};
 use serde_json::Value;
 
 use super::{
-    Facts, jwt,
-    value::{Fault, Fields, Val},
+    Facts,
+    fields::Fields,
+    jwt,
+    value::{Fault, Val},
 };
-use crate::stand_in::body::{form_pairs, has_duplicates};
+use crate::stand_in::body::{Pairs, form_pairs, has_duplicates};
 
 /// See the module.
 pub(super) struct Scope<'f> {
@@ -24,8 +26,6 @@ pub(super) struct Scope<'f> {
     steps: Cell<usize>,
     bytes: Cell<usize>,
 }
-
-type Pairs<'f> = Vec<(Cow<'f, str>, Cow<'f, str>)>;
 
 /// Where a value of the request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ pub enum AnswerFault {
 enum Body {
     Empty,
     Json(JsonTemplate),
-    Text(Template),
+    Text(Box<Template>),
 }
 
 impl AnswerTemplate {
@@ -149,7 +149,7 @@ fn text_body(text: &str, content_type: Option<&str>) -> Result<Body, AnswerFault
     if is("json") && !template.is_fixed() {
         return Err(AnswerFault::JsonAsText);
     }
-    Ok(Body::Text(template))
+    Ok(Body::Text(Box::new(template)))
 }
 
 /// What belongs to the connection, or is added when the answer leaves.

@@ -3,14 +3,17 @@
 //! A rule that judges an amount must see the amount that the app will see. So duplicate names, byte order marks,
 //! exponents, integers beyond 64 bits, other charsets and content codings are refused rather than guessed.
 
-use std::{borrow::Cow, fmt};
+mod form;
+mod json;
 
 use http::{HeaderMap, header};
-use serde::{
-    Deserializer,
-    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
+use serde_json::Value;
+
+use self::form::read_form;
+pub use self::{
+    form::{Pairs, form_pairs, has_duplicates},
+    json::read_json,
 };
-use serde_json::{Map, Value};
 
 /// A body that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,86 +100,6 @@ pub fn read_strictly(
     Ok(ReadBody { value, kind })
 }
 
-/// JSON without duplicate names, exponents, integers beyond `i64`, decimals of more than 17 digits, or more than
-/// [`MAX_DEPTH`] levels.
-pub fn read_json(text: &str) -> Result<Value, NotReadable> {
-    if text.starts_with('\u{feff}') {
-        return Err(NotReadable::ByteOrderMark);
-    }
-    check_numbers(text.as_bytes())?;
-    let mut parser = serde_json::Deserializer::from_str(text);
-    let value = Strict { depth: 0 }.deserialize(&mut parser).map_err(|e| refusal(&e))?;
-    parser.end().map_err(|_| NotReadable::NotJson)?;
-    Ok(value)
-}
-
-/// Names and values of a query or form in order, strictly decoded; borrowed where nothing was encoded.
-pub fn form_pairs(text: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, NotReadable> {
-    let mut pairs = Vec::new();
-    if text.is_empty() {
-        return Ok(pairs);
-    }
-    for pair in text.split('&') {
-        if pairs.len() == MAX_FIELDS {
-            return Err(NotReadable::TooManyFields);
-        }
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if name.is_empty() {
-            return Err(NotReadable::NotForm);
-        }
-        pairs.push((form_decode(name)?, form_decode(value)?));
-    }
-    Ok(pairs)
-}
-
-/// Whether a name stands in `pairs` twice.
-pub fn has_duplicates(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
-    let mut names: Vec<&str> = pairs.iter().map(|(name, _)| &**name).collect();
-    names.sort_unstable();
-    names.windows(2).any(|two| two[0] == two[1])
-}
-
-fn read_form(text: &str) -> Result<Map<String, Value>, NotReadable> {
-    let mut form = Map::new();
-    for (name, value) in form_pairs(text)? {
-        if form.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
-            return Err(NotReadable::DuplicateName);
-        }
-    }
-    Ok(form)
-}
-
-/// `+` is a space, `%XX` a byte; what should have been encoded, and `;` (a separator to some), is refused.
-fn form_decode(text: &str) -> Result<Cow<'_, str>, NotReadable> {
-    let bytes = text.as_bytes();
-    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"%+;&=\"<>".contains(byte);
-    if bytes.iter().all(plain) {
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'+' => decoded.push(b' '),
-            b'%' => {
-                let (digits, after) = after.split_at_checked(2).ok_or(NotReadable::NotForm)?;
-                let digits = std::str::from_utf8(digits).map_err(|_| NotReadable::NotForm)?;
-                if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                    return Err(NotReadable::NotForm);
-                }
-                decoded.push(u8::from_str_radix(digits, 16).map_err(|_| NotReadable::NotForm)?);
-                rest = after;
-            }
-            b'=' => decoded.push(byte), // within a value: every parser splits at the first one
-            other if plain(&other) => decoded.push(other),
-            _ => return Err(NotReadable::NotForm),
-        }
-    }
-    let text = String::from_utf8(decoded).map_err(|_| NotReadable::NotUtf8)?;
-    if text.contains('\0') { Err(NotReadable::NotForm) } else { Ok(Cow::Owned(text)) }
-}
-
 fn one_field<'a>(
     headers: &'a HeaderMap,
     name: &header::HeaderName,
@@ -211,145 +134,6 @@ fn check_charset(content_type: &str) -> Result<(), NotReadable> {
         }
     }
     Ok(())
-}
-
-/// Looks at every number as it is written, which a parser does not show: outside of strings a number is what begins
-/// with a digit or a minus sign.
-fn check_numbers(json: &[u8]) -> Result<(), NotReadable> {
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        match byte {
-            b'"' => at = end_of_string(json, at + 1),
-            b'-' | b'0'..=b'9' => {
-                let rest = &json[at..];
-                let end = rest
-                    .iter()
-                    .position(|byte| {
-                        !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
-                    })
-                    .unwrap_or(rest.len());
-                check_number(&rest[..end])?;
-                at += end;
-            }
-            _ => at += 1,
-        }
-    }
-    Ok(())
-}
-
-/// The place behind the string's closing quote.
-fn end_of_string(json: &[u8], mut at: usize) -> usize {
-    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if json[at] == b'"' {
-            return at + 1;
-        }
-        at += 2; // the backslash and what it escapes
-    }
-    json.len()
-}
-
-fn check_number(written: &[u8]) -> Result<(), NotReadable> {
-    let text = std::str::from_utf8(written).map_err(|_| NotReadable::Number)?;
-    let sane = if text.contains(['e', 'E']) {
-        false
-    } else if text.contains('.') {
-        let digits = text.bytes().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0');
-        digits.count() <= 17 // as many as any double needs
-    } else {
-        text != "-0" && text.parse::<i64>().is_ok()
-    };
-    if sane { Ok(()) } else { Err(NotReadable::Number) }
-}
-
-/// Builds a [`Value`], refusing duplicate names and too many levels.
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-}
-
-const DUPLICATE: &str = "duplicate name";
-const TOO_DEEP: &str = "too deep";
-
-fn refusal(error: &serde_json::Error) -> NotReadable {
-    let text = error.to_string();
-    if text.starts_with(DUPLICATE) {
-        NotReadable::DuplicateName
-    } else if text.starts_with(TOO_DEEP) {
-        NotReadable::TooDeep
-    } else {
-        NotReadable::NotJson
-    }
-}
-
-impl Strict {
-    fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        if self.depth == MAX_DEPTH {
-            return Err(E::custom(TOO_DEEP));
-        }
-        Ok(Self { depth: self.depth + 1 })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut list = Vec::new();
-        while let Some(element) = from.next_element_seed(inner)? {
-            list.push(element);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut object = Map::new();
-        while let Some(name) = from.next_key::<String>()? {
-            let value = from.next_value_seed(inner)?;
-            if object.insert(name, value).is_some() {
-                return Err(de::Error::custom(DUPLICATE));
-            }
-        }
-        Ok(Value::Object(object))
-    }
 }
 
 #[cfg(test)]

@@ -144,6 +144,12 @@ pub fn identify(
     Identified { identity, kind, sequence, doubt }
 }
 
+/// Whether the identity of the route's requests can only be known with their bodies (beside the fingerprint).
+pub fn needs_body(config: &RouteConfig) -> bool {
+    let expressions = [&config.dedupe_by, &config.principal, &config.sequence_by];
+    expressions.into_iter().flatten().any(Expr::reads_body)
+}
+
 /// The digest under which the store knows a key.
 pub fn key_digest(route: &str, principal: &str, kind: KeyKind, key: &str) -> Digest {
     let kind = match kind {
@@ -375,6 +381,14 @@ pub(super) mod tests {
             assert!(found.doubt.is_some(), "{rule}");
             assert_eq!(found.kind, KeyKind::Client);
         }
+    }
+
+    #[test]
+    fn some_identities_need_the_body() {
+        assert!(!needs_body(&route("dedupe_by = \"request.headers.cart\"")));
+        assert!(needs_body(&route("dedupe_by = \"body.cart\"")));
+        assert!(needs_body(&route("sequence_by = \"body.cart\"")));
+        assert!(!needs_body(&route("")));
     }
 
     #[test]

@@ -3,16 +3,14 @@
 //! Fuel counts instructions, not the bytes that they build. So texts of the request are bounded before they are handed
 //! over, there is nothing to keep a built text in, and few operators that make a longer text out of two.
 
+mod environment;
 mod syntax;
 
 use std::{fmt, io};
 
-use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, escape_formatter, filters,
-    tests,
-    value::{Serde, ValueKind},
-};
+use minijinja::{Environment, Error, Value, value::Serde};
 
+use self::environment::{HTML, JSON, TEXT, environment};
 use super::{Escape, MAX_OUTPUT, TemplateFault, too_long};
 use crate::expr::{Expr, ExprFault, Facts};
 
@@ -27,11 +25,6 @@ pub(super) struct Engine {
 const REQUEST: [&str; 9] =
     ["method", "path", "query", "headers", "cookies", "params", "id", "principal", "client_ip"];
 const ROOTS: [&str; 5] = ["request", "body", "jwt", "reason", "now"];
-const TEXT: &str = "text";
-const HTML: &str = "html";
-const JSON: &str = "json";
-/// Instructions of one rendering.
-const FUEL: u64 = 20_000;
 
 impl Engine {
     /// A text.
@@ -50,22 +43,7 @@ impl Engine {
 
     fn compile(source: &str, kind: &'static str) -> Result<Self, TemplateFault> {
         syntax::check(source)?;
-        let mut environment = environment();
-        environment.set_formatter(move |out, state, value| {
-            let is_text = !matches!(
-                value.kind(),
-                ValueKind::None | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
-            );
-            if kind == JSON || value.is_undefined() {
-                escape_formatter(out, state, value)
-            } else if value.kind() == ValueKind::Bool {
-                out.write_str(if value.is_true() { "true" } else { "false" }).map_err(Error::from)
-            } else if is_text {
-                escape_formatter(out, state, value)
-            } else {
-                Err(ErrorKind::InvalidOperation.into())
-            }
-        });
+        let mut environment = environment(kind);
         environment.add_template_owned(kind, source.to_owned()).map_err(|error| refused(&error))?;
         let template = environment.get_template(kind).map_err(|error| refused(&error))?;
         let mut roots = Vec::new();
@@ -123,65 +101,6 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine").field("roots", &self.roots).finish_non_exhaustive()
     }
 }
-
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::empty();
-    environment.set_fuel(Some(FUEL));
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|name| match name {
-        HTML => AutoEscape::Html,
-        JSON => AutoEscape::Json,
-        _ => AutoEscape::None,
-    });
-    environment.add_filter("abs", filters::abs);
-    environment.add_filter("capitalize", filters::capitalize);
-    environment.add_filter("default", filters::default);
-    environment.add_filter("first", filters::first);
-    environment.add_filter("float", filters::float);
-    environment.add_filter("int", filters::int);
-    environment.add_filter("join", filters::join);
-    environment.add_filter("last", filters::last);
-    environment.add_filter("length", filters::length);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("reverse", filters::reverse);
-    environment.add_filter("round", filters::round);
-    environment.add_filter("string", filters::string);
-    environment.add_filter("title", filters::title);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("upper", filters::upper);
-    environment.add_test("defined", tests::is_defined);
-    environment.add_test("undefined", tests::is_undefined);
-    environment.add_test("none", tests::is_none);
-    environment.add_test("number", tests::is_number);
-    environment.add_test("string", tests::is_string);
-    environment.add_test("sequence", tests::is_sequence);
-    environment.add_test("mapping", tests::is_mapping);
-    environment.add_test("true", tests::is_true);
-    environment.add_test("false", tests::is_false);
-    environment.add_test("even", tests::is_even);
-    environment.add_test("odd", tests::is_odd);
-    environment
-}
-
-/// The filters of [`environment`].
-const FILTERS: [&str; 16] = [
-    "abs",
-    "capitalize",
-    "default",
-    "first",
-    "float",
-    "int",
-    "join",
-    "last",
-    "length",
-    "lower",
-    "reverse",
-    "round",
-    "string",
-    "title",
-    "trim",
-    "upper",
-];
 
 /// Bytes of one text that is handed over.
 const MAX_TEXT: usize = 16 << 10;

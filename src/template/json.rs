@@ -20,7 +20,7 @@ enum Piece {
     /// A value by a plain path.
     Value(Hole),
     /// A value by minijinja, which writes JSON.
-    Computed(Engine),
+    Computed(Box<Engine>),
     /// A text with holes.
     Text(Template),
 }
@@ -92,7 +92,7 @@ impl JsonTemplate {
         if let Some(expression) = only_expression(text) {
             self.pieces.push(match Hole::parse(expression) {
                 Some(hole) => Piece::Value(hole),
-                None => Piece::Computed(Engine::json(text.trim())?),
+                None => Piece::Computed(Box::new(Engine::json(text.trim())?)),
             });
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! What of minijinja's language is allowed. Looked for in the text, because minijinja finds an unknown filter only when
 //! it renders, and has no switch for the rest.
 
-use super::{super::TemplateFault, FILTERS};
+use super::{super::TemplateFault, environment::FILTERS};
 
 const STATEMENTS: [&str; 6] = ["if", "elif", "else", "endif", "for", "endfor"];
 /// `~`, `+` and `*` in one template.
