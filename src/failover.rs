@@ -85,11 +85,14 @@ impl Failover {
         let place =
             matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
         let counting = self.counting(place);
-        let stands_in = matched.route.as_ref().is_some_and(|route| route.config.stand_in.is_some());
+        let stands_in = matched.route.clone().and_then(|route| {
+            let policy = Arc::clone(self.0.shared.stand_in.policy(&route)?);
+            Some((route, policy))
+        });
         let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
-            self.upgrade(matched, request, stands_in).await
-        } else if stands_in {
-            let case = case::Case::open(&self, matched, request);
+            self.upgrade(matched, request, stands_in.is_some()).await
+        } else if let Some((route, policy)) = stands_in {
+            let case = case::Case::open(&self, route, policy, matched, request);
             SurvivesHangUp::new(case, &self.0.late).await
         } else {
             self.pass_through(matched, request).await

@@ -6,6 +6,7 @@
 mod backoff;
 mod begin;
 mod classes;
+mod closing;
 mod delivery;
 mod lane;
 mod live;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::closing::{late_outcome, live_outcome};
 pub use self::replayer::Replayer;
 use self::runs::{Book, Run, Wish};
 use crate::{

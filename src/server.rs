@@ -107,8 +107,7 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
 
     let shared = Arc::new(Shared {
         role: config.role,
-        stand_in: StandIn::new(&routes, store.clone(), request_id.clone())
-            .map_err(io::Error::other)?,
+        stand_in: StandIn::new(&routes, store.clone()).map_err(io::Error::other)?,
         routes: Arc::clone(&routes),
         modes: modes.clone(),
         budget: Budget::new(config.listen.limits.copied_bodies),
@@ -167,24 +166,24 @@ fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {
     if config.route.values().all(|route| route.stand_in.is_none()) && !path.exists() {
         return Ok(Store::without("no route has a stand-in"));
     }
+    let late_window =
+        config.upstream.values().map(|upstream| upstream.late_window).max().unwrap_or_default();
     let options = StoreOptions {
         path: path.to_owned(),
         max_bytes: config.store.max_bytes,
         retention: config.store.retention,
         dedupe_window: config.store.dedupe_window,
         accept_ephemeral: config.store.ephemeral == Ephemeral::AcceptLoss,
-        late_window: config
-            .upstream
-            .values()
-            .map(|upstream| upstream.late_window)
-            .max()
-            .unwrap_or_default(),
+        late_window,
         synchronous: if hidden.synchronous_normal {
             Synchronous::NormalForTests
         } else {
             Synchronous::Full
         },
-        hook: Hook::from(hidden.failpoint.clone()),
+        hook: hidden
+            .failpoint
+            .clone()
+            .map_or_else(Hook::default, |failpoint| Hook::new(move |point| failpoint(point))),
     };
     match Store::open(options) {
         Ok(store) => Ok(store),

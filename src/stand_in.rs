@@ -1,20 +1,300 @@
-//! Assess → append → answer.
+//! Assess → append → answer; refuses honestly when one of the three cannot be done.
+//!
+//! Knows no connections and no retries: it is told what the attempt left behind.
 
 pub mod answer;
 pub mod body;
+pub mod dedupe;
 pub mod identity;
+mod outgoing;
+mod policy;
 pub mod risk;
 pub mod secrets;
 
-use crate::{router::Routes, store::Store};
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{HeaderName, StatusCode, request::Parts};
+
+pub use self::policy::{Identified, Policy};
+use self::{
+    dedupe::{Doubts, UnderWay},
+    risk::{Assessed, HighRisk},
+};
+use crate::{
+    replay,
+    router::{Route, Routes},
+    store::{
+        Appended, Cap, Certainty, Digest, Durable, HeldReason, KeptAnswer, KeyState, NewEntry,
+        Reason, Receipt, Store, StoreError,
+    },
+    time::UnixMillis,
+    upstream::body_copy::WholeBody,
+};
+
+/// Stands in for all routes; shared by all workers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct StandIn {
-    #[expect(dead_code, reason = "tmp")]
+pub struct StandIn(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     store: Store,
+    /// By the index of the route.
+    policies: Vec<Option<Arc<Policy>>>,
+    under_way: UnderWay,
+    doubts: Doubts,
+    refusals: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
 }
+
+/// The request as rules, templates and the store see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub head: &'a Parts,
+    pub params: &'a [(String, String)],
+    pub id: &'a str,
+    pub client_ip: IpAddr,
+    pub exact_path: bool,
+    pub received_at: UnixMillis,
+}
+
+/// Why the app did not answer, and what that left behind.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    pub reason: Reason,
+    pub certainty: Certainty,
+    /// In words, for the history.
+    pub text: String,
+}
+
+/// What came of standing in.
+#[derive(Debug)]
+pub enum StoodIn {
+    New {
+        entry: Durable,
+        answer: KeptAnswer,
+    },
+    /// The same request was accepted before.
+    Again {
+        answer: KeptAnswer,
+        receipt: Receipt,
+    },
+    /// Its key was used for another request.
+    Conflict,
+}
+
+/// Why standin does not answer in the app's stead.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStoodIn {
+    #[error("the route does not stand in on {0:?}")]
+    NotOn(Reason),
+    #[error("the app was not seen to answer since start")]
+    NeverSeen,
+    #[error("high risk: {0}")]
+    High(#[from] HighRisk),
+    #[error("cap reached: {0:?}")]
+    Cap(Cap),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl StandIn {
-    pub fn new(_routes: &Arc<Routes>, store: Store, _id: http::HeaderName) -> Result<Self, String> {
-        Ok(Self { store })
+    pub fn new(routes: &Routes, store: Store) -> Result<Self, answer::AnswerFault> {
+        let policies =
+            routes.all.iter().map(|route| Policy::of(route)).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            policies,
+            under_way: UnderWay::default(),
+            doubts: Doubts::default(),
+            refusals: Mutex::default(),
+        })))
+    }
+
+    /// How a route stands in, if it does.
+    pub fn policy(&self, route: &Route) -> Option<&Arc<Policy>> {
+        self.0.policies.get(route.index)?.as_ref()
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn under_way(&self) -> &UnderWay {
+        &self.0.under_way
+    }
+
+    pub fn doubts(&self) -> &Doubts {
+        &self.0.doubts
+    }
+
+    /// How often standin did not answer in the app's stead, by route and cause.
+    pub fn refusals(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
+        self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Assess → append → answer. `is_gone`: the client certainly gets no answer any more.
+    ///
+    /// The answer in `New` may leave: its entry is on disk.
+    pub async fn respond(
+        &self,
+        policy: &Policy,
+        asked: &Asked<'_>,
+        body: &WholeBody,
+        who: &Identified,
+        cause: &Cause,
+        is_gone: impl Fn() -> bool,
+    ) -> Result<StoodIn, NotStoodIn> {
+        let done = self.try_respond(policy, asked, body, who, cause, is_gone).await;
+        if let Err(no) = &done {
+            let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusals.entry((Arc::clone(policy.route()), no.word())).or_default() += 1;
+        }
+        done
+    }
+
+    async fn try_respond(
+        &self,
+        policy: &Policy,
+        asked: &Asked<'_>,
+        body: &WholeBody,
+        who: &Identified,
+        cause: &Cause,
+        is_gone: impl Fn() -> bool,
+    ) -> Result<StoodIn, NotStoodIn> {
+        if !policy.is_on(cause.reason) {
+            return Err(NotStoodIn::NotOn(cause.reason));
+        }
+        if !policy.upstream().was_seen() {
+            return Err(NotStoodIn::NeverSeen);
+        }
+        let read = body::read_request(&asked.head.headers, &body.bytes);
+        let (assessed, answer, labels) =
+            policy.assess(asked, read.as_ref().map_err(|why| *why), &body.bytes, who, cause)?;
+        let entry = self.entry(
+            policy,
+            asked,
+            body,
+            who,
+            cause,
+            Judged { assessed, answer, labels },
+            is_gone(),
+        );
+        let answer = entry.answer.clone();
+        match self.0.store.append(entry).await? {
+            Appended::New(entry) => Ok(StoodIn::New { entry, answer }),
+            Appended::Same { answer, receipt, .. } => Ok(StoodIn::Again { answer, receipt }),
+            Appended::Conflict => Ok(StoodIn::Conflict),
+            Appended::CapReached(cap) => Err(NotStoodIn::Cap(cap)),
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an entry is made of all that is known, in this one place"
+    )]
+    fn entry(
+        &self,
+        policy: &Policy,
+        asked: &Asked<'_>,
+        body: &WholeBody,
+        who: &Identified,
+        cause: &Cause,
+        judged: Judged,
+        is_gone: bool,
+    ) -> NewEntry {
+        let now = UnixMillis::now();
+        let upstream = policy.upstream();
+        let mut identity = who.identity.clone();
+        identity.fingerprint = policy.fingerprint(asked.head, &body.bytes);
+        NewEntry {
+            request_id: asked.id.to_owned(),
+            received_at: asked.received_at,
+            route: Arc::clone(policy.route()),
+            upstream: Arc::clone(&upstream.name),
+            identity,
+            sequence: who.sequence,
+            reason: cause.reason,
+            certainty: cause.certainty,
+            cause: cause.text.clone(),
+            not_before: match cause.certainty {
+                Certainty::NotSent => now,
+                // The exchange may still be under way at the app.
+                Certainty::SentUnknown => now.plus(upstream.config.late_window),
+            },
+            expires_at: asked.received_at.plus(policy.expires()),
+            request: outgoing::stored(asked, body, policy.redacted()),
+            answer: judged.answer,
+            labels: judged.labels,
+            amount: judged.assessed.amount,
+            customer: judged.assessed.customer,
+            caps: Arc::clone(policy.caps()),
+            held: (is_gone && policy.holds_unanswered()).then_some(HeldReason::Unanswered),
+        }
+    }
+
+    /// A kept answer on its way to the client.
+    pub fn response<B: From<http_body_util::Full<bytes::Bytes>>>(
+        answer: KeptAnswer,
+        receipt: Receipt,
+        cause: Option<&Cause>,
+    ) -> http::Response<B> {
+        outgoing::response(answer, receipt, cause)
+    }
+
+    /// Nobody got the answer: nobody was promised anything.
+    pub async fn hold_unanswered(&self, entry: &Durable) {
+        if let Err(error) = self.0.store.hold_unanswered(entry).await {
+            tracing::warn!(receipt = %entry.receipt(), %error, "an unanswered entry could not be held; it will be replayed");
+        }
+    }
+
+    /// A final live answer to a key closes its open entry.
+    pub async fn close_live(&self, key: Digest, route: &Route, status: StatusCode) {
+        if !matches!(self.0.store.key_state(key, Digest(0)), KeyState::Open { .. }) {
+            return;
+        }
+        let Some((outcome, why)) = replay::live_outcome(&route.config.replay, status) else {
+            return;
+        };
+        let answer =
+            KeptAnswer { status: status.as_u16(), headers: Vec::new(), body: bytes::Bytes::new() };
+        let why = format!("the app answered its client: {why}");
+        if let Err(error) = self.0.store.close_live(key, outcome, &why, answer).await {
+            tracing::info!(%error, "an entry could not be closed by a live answer");
+        }
     }
 }
+
+/// What assessing gave.
+struct Judged {
+    assessed: Assessed,
+    answer: KeptAnswer,
+    labels: Vec<(String, String)>,
+}
+
+impl Cause {
+    pub fn new(reason: Reason, certainty: Certainty, text: impl Into<String>) -> Self {
+        Self { reason, certainty, text: text.into() }
+    }
+}
+
+impl NotStoodIn {
+    /// A stable word, for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotOn(_) => "not_on",
+            Self::NeverSeen => "never_seen",
+            Self::High(high) => high.word(),
+            Self::Cap(Cap::Open) => "cap_open",
+            Self::Cap(Cap::OpenSum) => "cap_open_sum",
+            Self::Cap(Cap::PerCustomer) => "cap_per_customer",
+            Self::Store(_) => "store",
+        }
+    }
+}
+
+/// The header by which the app knows a duplicate, besides the request id.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

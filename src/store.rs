@@ -107,6 +107,7 @@ pub enum KeyState {
         seq: Seq,
         same: bool,
         state: State,
+        held: Option<HeldReason>,
         certainty: Certainty,
     },
     /// Closed within the dedupe window.

@@ -1,27 +1,415 @@
-//! tmp
-use super::hang_up::{Client, Deciding};
-use super::*;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use std::rc::Rc;
+//! One request on a stand-in route, from its head to its decision.
+//!
+//! Read [`Case::decide`] downwards: who asks, is it known already, who is to answer, and what if nobody does.
 
-pub(super) struct Case;
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use filters::{peer::ClientAddr, request_id::RequestId};
+use http::{HeaderValue, Request, Response, request::Parts};
+use http_body::Body;
+
+use super::{
+    Answer, Failover, Refusal, by_app,
+    hang_up::{Client, Deciding},
+    late_answer, outgoing, refused,
+};
+use crate::{
+    client_body::BodyFault,
+    config::Role,
+    mode::Mode,
+    router::{Matched, Route},
+    stand_in::{
+        Asked, Cause, IDEMPOTENCY_KEY, Identified, Policy, StandIn, StoodIn, dedupe::Place,
+    },
+    store::{Certainty, HeldReason, KeyState, Outcome, Reason, SequenceState, State},
+    telemetry::Answered,
+    time::UnixMillis,
+    upstream::{
+        AnswerBody, Attempt, Connections, UpstreamError,
+        body_copy::{Copied, WholeBody},
+        request_body::{Progress, RequestBody},
+    },
+};
+
+/// What the client gets, and how that is counted.
+pub(super) type Decided = (Response<Answer>, Answered);
+
+/// See the module.
+pub(super) struct Case {
+    failover: Failover,
+    route: Arc<Route>,
+    policy: Arc<Policy>,
+    head: Parts,
+    copy: Copied,
+    /// Once it was read to its end; `None` within if it is too large to keep.
+    body: Option<Option<WholeBody>>,
+    progress: Rc<Progress>,
+    client: Client,
+    client_ip: IpAddr,
+    params: Vec<(String, String)>,
+    exact_path: bool,
+    received_at: UnixMillis,
+}
+
+/// A body of known length up to this is read before the app is asked: one write carries head and body.
+const SMALL: u64 = 64 << 10;
+
+/// How long a request waits for another of the same key.
+const KEY_WAIT: Duration = Duration::from_secs(10);
+
 impl Case {
+    /// The decision as a future that can outlive its client.
     pub(super) fn open<B>(
         failover: &Failover,
+        route: Arc<Route>,
+        policy: Arc<Policy>,
         matched: Matched,
         request: Request<B>,
-    ) -> Deciding<(Response<Answer>, Answered)>
+    ) -> Deciding<Decided>
     where
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
-        let failover = failover.clone();
-        Deciding {
-            future: Box::pin(async move { failover.pass_through(matched, request).await }),
-            progress: Rc::default(),
-            client: Client::default(),
+        let (parts, body) = request.into_parts();
+        let client_ip = parts
+            .extensions
+            .get::<ClientAddr>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        let (progress, client) = (Rc::new(Progress::default()), Client::default());
+        let budget = failover.0.shared.budget.clone();
+        let case = Self {
+            failover: failover.clone(),
+            copy: Copied::new(Box::pin(body), policy.max_body(), budget, Rc::clone(&progress)),
+            route,
+            policy,
+            head: outgoing::head(parts),
+            body: None,
+            progress: Rc::clone(&progress),
+            client: client.clone(),
+            client_ip,
+            params: matched.params,
+            exact_path: matched.exact_path,
+            received_at: UnixMillis::now(),
+        };
+        Deciding { future: Box::pin(case.run()), progress, client }
+    }
+
+    async fn run(mut self) -> Decided {
+        let (mut response, answered) = match self.decide().await {
+            Ok(decided) => decided,
+            Err(refusal) => refused(refusal),
+        };
+        // The client learns the id that the app gets.
+        if let Some(id) = self.head.headers.get(&self.failover.0.shared.request_id) {
+            response.extensions_mut().insert(RequestId(id.clone()));
+        }
+        (response, answered)
+    }
+
+    /// Who answers.
+    async fn decide(&mut self) -> Result<Decided, Refusal> {
+        let at_once = self.at_once();
+        let known = self.stand_in().store().anything_known();
+        if at_once.is_some() || known || self.policy.identity_needs_body() || self.has_small_body()
+        {
+            self.read_body().await?;
+        }
+        let who = self.identify()?;
+        // One of a key at a time: the second learns from the first.
+        let _place = self.take_turn(&who).await?;
+        let mut behind = None;
+        if self.stand_in().store().anything_known() {
+            if let Some(decided) = self.known_already(&who).await? {
+                return Ok(decided);
+            }
+            behind = self.behind_its_sequence(&who)?;
+        }
+        match behind.or(at_once) {
+            Some(cause) => self.without_asking(&who, cause).await,
+            None => self.ask(&who).await,
         }
     }
+
+    /// Reasons not to ask the app at all.
+    fn at_once(&self) -> Option<Cause> {
+        let mode = self.failover.0.shared.modes.of(&self.route.name);
+        if self.failover.0.shared.role == Role::Standby {
+            // Whoever sent it here may have sent it to the app before.
+            return Some(Cause::new(Reason::Standby, Certainty::SentUnknown, "standby"));
+        }
+        match mode {
+            Mode::PassThrough => None,
+            Mode::Forced => Some(Cause::new(Reason::Forced, Certainty::NotSent, "forced")),
+            Mode::Auto if self.policy.is_deferred() => {
+                Some(Cause::new(Reason::Deferred, Certainty::NotSent, "deferred"))
+            }
+            Mode::Auto => None,
+        }
+    }
+
+    fn has_small_body(&self) -> bool {
+        self.copy.announced().is_some_and(|length| length <= SMALL)
+    }
+
+    /// Reads the body to its end, if that was not done yet.
+    async fn read_body(&mut self) -> Result<Option<&WholeBody>, Refusal> {
+        if self.body.is_none() {
+            self.body = Some(self.copy.read_whole().await.map_err(Refusal::Body)?);
+        }
+        Ok(self.body.as_ref().and_then(Option::as_ref))
+    }
+
+    /// Whose request, and what makes another the same. Every attempt carries the id and the key.
+    fn identify(&mut self) -> Result<Identified, Refusal> {
+        let body = self.body.as_ref().and_then(Option::as_ref);
+        let id = self.head.headers.get(&self.failover.0.shared.request_id);
+        let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let who = self
+            .policy
+            .identify(&self.asked(&id), body.map(|body| &body.bytes[..]))
+            .map_err(Refusal::BadKey)?;
+        if who.request_id != id
+            && let Ok(value) = HeaderValue::from_str(&who.request_id)
+        {
+            self.head.headers.insert(self.failover.0.shared.request_id.clone(), value);
+        }
+        if !self.head.headers.contains_key(IDEMPOTENCY_KEY)
+            && let Ok(value) = HeaderValue::from_str(&who.identity.key_text)
+        {
+            self.head.headers.insert(IDEMPOTENCY_KEY, value);
+        }
+        Ok(who)
+    }
+
+    async fn take_turn(&self, who: &Identified) -> Result<Option<Place>, Refusal> {
+        if !who.by_client {
+            return Ok(None); // an id of our own: nobody else has it
+        }
+        let place = self.stand_in().under_way().enter(who.identity.key, KEY_WAIT).await;
+        place.map(Some).ok_or(Refusal::StillUnderWay)
+    }
+
+    /// An answer for a request that was accepted before.
+    async fn known_already(&self, who: &Identified) -> Result<Option<Decided>, Refusal> {
+        let store = self.stand_in().store();
+        let Some(fingerprint) = self.fingerprint() else { return Ok(None) };
+        let (seq, answers) = match store.key_state(who.identity.key, fingerprint) {
+            KeyState::Unknown => return Ok(None),
+            KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
+            // Nobody was promised anything yet, and the app can speak for itself: its answer closes the entry.
+            KeyState::Open { state: State::Held, held: Some(HeldReason::Unanswered), .. }
+                if self.app_answers() =>
+            {
+                return Ok(None);
+            }
+            KeyState::Open { seq, held, .. } => {
+                if held == Some(HeldReason::Unanswered) {
+                    store
+                        .release(
+                            seq,
+                            Duration::ZERO,
+                            "request",
+                            "its client asked again and has the answer now",
+                        )
+                        .await
+                        .map_err(|_| Refusal::NobodyToAsk)?;
+                }
+                (seq, true)
+            }
+            KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
+            KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
+            KeyState::Remembered { seq, outcome, .. } => {
+                (seq, matches!(outcome, Outcome::Completed | Outcome::AlreadyApplied))
+            }
+        };
+        if !answers {
+            return Err(Refusal::DeclinedBefore);
+        }
+        // An answer that cannot be read is not made up.
+        let (answer, receipt) = store.kept_answer(seq).await.map_err(|_| Refusal::NobodyToAsk)?;
+        Ok(Some((StandIn::response(answer, receipt, None), Answered::KeptAgain)))
+    }
+
+    /// Asked at all and not known to be down.
+    fn app_answers(&self) -> bool {
+        self.at_once().is_none() && self.route.upstream.is_admitting()
+    }
+
+    /// Goes behind the stored requests of its sequence; behind a held one it cannot.
+    fn behind_its_sequence(&self, who: &Identified) -> Result<Option<Cause>, Refusal> {
+        let Some(sequence) = who.sequence else { return Ok(None) };
+        match self.stand_in().store().sequence_state(sequence) {
+            SequenceState::Free => Ok(None),
+            SequenceState::HeadHeld => Err(Refusal::SequenceHeld),
+            SequenceState::Queued => Ok(Some(Cause::new(
+                Reason::SequenceHeld,
+                Certainty::NotSent,
+                "earlier requests of its sequence are stored",
+            ))),
+        }
+    }
+
+    /// Stands in without an attempt.
+    async fn without_asking(&mut self, who: &Identified, cause: Cause) -> Result<Decided, Refusal> {
+        let reason = cause.reason;
+        match self.stand_in_for(who, cause, None).await? {
+            Some(decided) => Ok(decided),
+            None if reason == Reason::Deferred => self.ask(who).await,
+            None if reason == Reason::SequenceHeld => Err(Refusal::SequenceHeld),
+            None => Err(Refusal::NobodyToAsk),
+        }
+    }
+
+    /// Asks the app, and looks after the request if it does not answer.
+    async fn ask(&mut self, who: &Identified) -> Result<Decided, Refusal> {
+        let request =
+            Request::from_parts(self.head.clone(), RequestBody::Copied(self.copy.reader()));
+        let attempt =
+            self.connections().attempt(request, Rc::clone(&self.progress), self.route.timeout);
+        let mut attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(error) => return self.nobody_answered(who, error, None).await,
+        };
+        match attempt.answer().await {
+            Ok(response) if self.policy.stands_in_for(response.status()) => {
+                self.bad_status(who, response).await
+            }
+            Ok(response) => Ok(self.answered(who, response).await),
+            Err(error) => self.nobody_answered(who, error, Some(attempt)).await,
+        }
+    }
+
+    /// The app's own answer. A final one to an open key closes its entry.
+    async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
+        let status = response.status();
+        if !status.is_server_error() && who.by_client {
+            self.stand_in().doubts().settle(who.identity.key);
+        }
+        if self.stand_in().store().anything_known() {
+            self.stand_in().close_live(who.identity.key, &self.route, status).await;
+        }
+        by_app(response.map(Answer::App))
+    }
+
+    async fn bad_status(
+        &mut self,
+        who: &Identified,
+        response: Response<AnswerBody>,
+    ) -> Result<Decided, Refusal> {
+        let status = response.status();
+        let cause = Cause::new(
+            Reason::BadStatus,
+            Certainty::SentUnknown,
+            format!("the app answered {status}"),
+        );
+        match self.stand_in_for(who, cause, None).await? {
+            Some(decided) => Ok(decided),
+            None => Ok(by_app(response.map(Answer::App))),
+        }
+    }
+
+    async fn nobody_answered(
+        &mut self,
+        who: &Identified,
+        error: UpstreamError,
+        attempt: Option<Attempt>,
+    ) -> Result<Decided, Refusal> {
+        let Some(reason) = error.reason() else {
+            return Err(self.progress.fault().map_or(Refusal::NoAnswer(error), Refusal::Body));
+        };
+        tracing::debug!(route = &*self.route.name, %error, "no answer from the app");
+        let still_under_way = attempt.filter(|_| reason == Reason::TimedOut);
+        let cause = Cause::new(reason, error.certainty(), error.to_string());
+        match self.stand_in_for(who, cause, still_under_way).await? {
+            Some(decided) => Ok(decided),
+            None => {
+                if error.certainty() == Certainty::SentUnknown && who.by_client {
+                    self.stand_in().doubts().raise(who.identity.key);
+                }
+                Err(Refusal::NoAnswer(error))
+            }
+        }
+    }
+
+    /// Assess → append → answer. `None`: not low risk, or the store refused; the caller has the honest answer.
+    async fn stand_in_for(
+        &mut self,
+        who: &Identified,
+        mut cause: Cause,
+        mut attempt: Option<Attempt>,
+    ) -> Result<Option<Decided>, Refusal> {
+        if self.failover.0.shared.modes.of(&self.route.name) == Mode::PassThrough {
+            return Ok(None);
+        }
+        if who.by_client && self.stand_in().doubts().is_in_doubt(who.identity.key) {
+            cause.certainty = Certainty::SentUnknown;
+        }
+        let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
+        let stand_in = self.stand_in().clone();
+        let asked = self.asked(&who.request_id);
+        let stood_in =
+            stand_in.respond(&self.policy, &asked, &body, who, &cause, self.client_gone()).await;
+        match stood_in {
+            Ok(StoodIn::New { entry, answer }) => {
+                if self.client.is_gone() && self.policy.holds_unanswered() {
+                    stand_in.hold_unanswered(&entry).await;
+                }
+                let response = StandIn::response(answer, entry.receipt(), Some(&cause));
+                if let Some(attempt) = attempt {
+                    self.failover.0.late.follow(late_answer::Waiting {
+                        attempt,
+                        entry,
+                        route: Arc::clone(&self.route),
+                        store: stand_in.store().clone(),
+                        connections: self.connections().clone(),
+                        counters: Arc::clone(&self.failover.0.counters),
+                    });
+                }
+                Ok(Some((response, Answered::StoodIn)))
+            }
+            Ok(StoodIn::Again { answer, receipt }) => {
+                Ok(Some((StandIn::response(answer, receipt, Some(&cause)), Answered::KeptAgain)))
+            }
+            Ok(StoodIn::Conflict) => Err(Refusal::KeyReused),
+            Err(no) => {
+                tracing::debug!(route = &*self.route.name, %no, "not stood in for");
+                // The app may have answered while standin looked: its answer is better than an error.
+                let meanwhile = match attempt.as_mut() {
+                    Some(attempt) => attempt.answered_meanwhile().await,
+                    None => None,
+                };
+                Ok(meanwhile.and_then(Result::ok).map(|response| by_app(response.map(Answer::App))))
+            }
+        }
+    }
+
+    /// The request as rules, templates and the store see it.
+    fn asked<'a>(&'a self, id: &'a str) -> Asked<'a> {
+        Asked {
+            head: &self.head,
+            params: &self.params,
+            id,
+            client_ip: self.client_ip,
+            exact_path: self.exact_path,
+            received_at: self.received_at,
+        }
+    }
+
+    fn fingerprint(&self) -> Option<crate::store::Digest> {
+        let body = self.body.as_ref()?.as_ref()?;
+        Some(self.policy.fingerprint(&self.head, &body.bytes))
+    }
+
+    fn client_gone(&self) -> impl Fn() -> bool {
+        let client = self.client.clone();
+        move || client.is_gone()
+    }
+
+    fn stand_in(&self) -> &StandIn {
+        &self.failover.0.shared.stand_in
+    }
+
+    fn connections(&self) -> &Connections {
+        &self.failover.0.connections[self.route.upstream_index]
+    }
 }
-pub(super) use Case as _Case;

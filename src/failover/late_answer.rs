@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
     listener::Drain,
+    replay,
     router::Route,
     store::{Durable, KeptAnswer, Store},
     telemetry::WorkerCounters,
@@ -79,7 +80,33 @@ impl LateAnswers {
     }
 }
 
-async fn settle(_waiting: Waiting) {}
+/// 2xx closes the entry `completed`, a final no `declined`; others change nothing.
+async fn settle(waiting: Waiting) {
+    let Waiting { attempt, entry, route, store, connections, counters } = waiting;
+    let answer = match attempt.late(KEPT, &connections).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(receipt = %entry.receipt(), %error, "no late answer either");
+            return;
+        }
+    };
+    counters.routes[route.index].late_answers.fetch_add(1, Ordering::Relaxed);
+    // The store cannot be read: the entry stays what it is, and is replayed.
+    let Ok(stored) = store.load(entry.seq()).await else { return };
+    let closed = match replay::late_outcome(&stored, &route, &answer) {
+        Some((outcome, why)) => {
+            let why = format!("after its deadline the app answered: {why}");
+            store.close_late(&entry, outcome, &why, kept(&answer)).await
+        }
+        None => {
+            let why = format!("a late answer that changes nothing: {}", answer.status);
+            store.note(entry.seq(), "late_answer", &why, Some(kept(&answer))).await
+        }
+    };
+    if let Err(error) = closed {
+        tracing::info!(receipt = %entry.receipt(), %error, "a late answer came to an entry that had moved");
+    }
+}
 
 /// The app's answer as it is kept in an entry's history.
 pub(super) fn kept(answer: &WholeAnswer) -> KeptAnswer {

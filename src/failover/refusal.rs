@@ -6,7 +6,9 @@ use filters::problem::{Problem, ProxyError, ProxyStatus};
 use http::{Response, StatusCode};
 
 use super::Answer;
-use crate::{client_body::BodyFault, store::Certainty, upstream::UpstreamError};
+use crate::{
+    client_body::BodyFault, stand_in::identity::KeyFault, store::Certainty, upstream::UpstreamError,
+};
 
 /// Why the client gets an error of ours.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub enum Refusal {
     /// The client did not finish its request.
     Body(BodyFault),
     /// The client's `Idempotency-Key` cannot be used: why.
-    BadKey(&'static str),
+    BadKey(KeyFault),
     /// The key was used for another request.
     KeyReused,
     /// The same request is still under way.
@@ -45,7 +47,7 @@ impl Refusal {
             Self::NoAnswer(error) => no_answer(&error),
             Self::Body(fault) => body_fault(&fault),
             Self::BadKey(why) => Problem::new(StatusCode::BAD_REQUEST, "The Idempotency-Key cannot be used")
-                .detail(why)
+                .detail(why.to_string())
                 .proxy_status(ProxyError::HttpRequestError),
             Self::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -266,7 +266,7 @@ fn may_be_sent(
 }
 
 /// The class of the app's answer by the route's rules.
-fn judge(entry: &Entry, route: &Route, answer: &WholeAnswer, now: UnixMillis) -> Judged {
+pub(super) fn judge(entry: &Entry, route: &Route, answer: &WholeAnswer, now: UnixMillis) -> Judged {
     let parsed = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or(serde_json::Value::Null);
     let said = if answer.truncated { serde_json::Value::Null } else { parsed(&answer.body) };
     let (path, query) = entry.request.target.split_once('?').unwrap_or((&entry.request.target, ""));

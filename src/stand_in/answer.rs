@@ -27,6 +27,8 @@ pub enum AnswerFault {
     NoBody(StatusCode),
     #[error("only one of `json`, `body` and `body_file` can be given")]
     TwoBodies,
+    #[error("the file of `body_file` cannot be read: {0}")]
+    File(String),
     #[error("the file of `body_file` was not read")]
     NoFile,
     #[error("`body` cannot be JSON, since a text is not escaped for it: use `json`")]

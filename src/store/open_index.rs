@@ -147,6 +147,7 @@ impl OpenIndex {
                 seq: Seq(row.seq),
                 same: row.fingerprint == fingerprint,
                 state: row.state,
+                held: row.held,
                 certainty: row.certainty,
             },
             Some(Known::Closed(closed)) => KeyState::Remembered {

@@ -90,6 +90,12 @@ impl Copied {
         Self(Rc::new(RefCell::new(copy)))
     }
 
+    /// The length that the client announced, or of what there is.
+    pub fn announced(&self) -> Option<u64> {
+        let copy = self.0.borrow();
+        copy.client.as_ref().map_or(Some(copy.length), |client| client.size_hint().exact())
+    }
+
     pub fn reader(&self) -> CopyReader {
         CopyReader { copy: self.clone(), next: 0, trailers_given: false }
     }

@@ -1,0 +1,244 @@
+//! How one route stands in: its rule, caps and answer, compiled once; what it makes of one request.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::{HeaderName, StatusCode, request::Parts};
+use serde_json::Value;
+
+use super::{
+    Asked, Cause,
+    answer::{AnswerFault, AnswerTemplate},
+    body::{NotReadable, ReadBody},
+    identity::{self, KeyFault, KeyKind},
+    risk::{self, Assessed, HighRisk, Risk},
+};
+use crate::{
+    canonical::canonical_path,
+    config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
+    expr::{ExprFault, Facts},
+    router::Route,
+    store::{Caps, Digest, Identity, KeptAnswer, Reason},
+    time::UnixMillis,
+    upstream::Upstream,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Policy {
+    route: Arc<str>,
+    upstream: Arc<Upstream>,
+    config: RouteConfig,
+    stand_in: StandInConfig,
+    on: Vec<StandInOn>,
+    caps: Arc<Caps>,
+    answer: AnswerTemplate,
+    redacted: Vec<HeaderName>,
+    identity_needs_body: bool,
+}
+
+/// Who asks and what makes another request the same. The fingerprint is made where it is needed.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    pub identity: Identity,
+    /// The same for every retry of a key.
+    pub request_id: String,
+    /// The key is the client's or the route's: another request may have it.
+    pub by_client: bool,
+    pub sequence: Option<Digest>,
+    doubt: Option<ExprFault>,
+}
+
+impl Policy {
+    /// None: the route never stands in.
+    pub(super) fn of(route: &Route) -> Result<Option<Arc<Self>>, AnswerFault> {
+        let Some(stand_in) = route.config.stand_in.clone() else { return Ok(None) };
+        let at_most = &stand_in.at_most;
+        let caps = Caps {
+            open: at_most.open,
+            open_sum: at_most.open_sum,
+            per_customer: at_most.per_customer.as_ref().map(|cap| (cap.count, cap.within)),
+        };
+        let config = route.config.clone();
+        let identity_needs_body = [&config.dedupe_by, &config.principal, &config.sequence_by]
+            .into_iter()
+            .flatten()
+            .any(|expr| expr.source().contains("body"));
+        Ok(Some(Arc::new(Self {
+            route: Arc::clone(&route.name),
+            upstream: Arc::clone(&route.upstream),
+            on: config.stands_in_on(),
+            caps: Arc::new(caps),
+            answer: answer_of(&stand_in)?,
+            redacted: config.replay.redact.iter().filter_map(|name| name.parse().ok()).collect(),
+            identity_needs_body,
+            config,
+            stand_in,
+        })))
+    }
+
+    pub fn route(&self) -> &Arc<str> {
+        &self.route
+    }
+
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    pub fn max_body(&self) -> u64 {
+        self.stand_in.max_body
+    }
+
+    /// Who asks cannot be said from the head alone.
+    pub fn identity_needs_body(&self) -> bool {
+        self.identity_needs_body
+    }
+
+    /// Every request is stored, whether the app is up or not.
+    pub fn is_deferred(&self) -> bool {
+        self.on.contains(&StandInOn::Always)
+    }
+
+    /// Whether an answer of the app counts as none.
+    pub fn stands_in_for(&self, status: StatusCode) -> bool {
+        matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            && self.on.contains(&StandInOn::ServerError)
+    }
+
+    pub fn holds_unanswered(&self) -> bool {
+        self.stand_in.unanswered == Unanswered::Hold
+    }
+
+    pub(super) fn is_on(&self, reason: Reason) -> bool {
+        let wanted = match reason {
+            Reason::ConnectFailed => StandInOn::Connect,
+            Reason::TimedOut => StandInOn::Timeout,
+            Reason::Reset => StandInOn::Reset,
+            Reason::BadStatus => StandInOn::ServerError,
+            Reason::BreakerOpen => StandInOn::Breaker,
+            // Not causes that a route chooses: a person, the role or the order of things did.
+            Reason::Forced | Reason::Deferred | Reason::Standby | Reason::SequenceHeld => {
+                return true;
+            }
+        };
+        self.on.contains(&wanted)
+    }
+
+    pub(super) fn caps(&self) -> &Arc<Caps> {
+        &self.caps
+    }
+
+    pub(super) fn expires(&self) -> Duration {
+        self.stand_in.expires
+    }
+
+    pub(super) fn redacted(&self) -> &[HeaderName] {
+        &self.redacted
+    }
+
+    /// What must be equal for two requests with one key to be the same.
+    pub fn fingerprint(&self, head: &Parts, body: &[u8]) -> Digest {
+        identity::fingerprint(head.method.as_str(), target(head), body)
+    }
+
+    /// Who asks. `body` is what was read of it, if that was done already.
+    pub fn identify(&self, asked: &Asked<'_>, body: Option<&[u8]>) -> Result<Identified, KeyFault> {
+        let client_key = identity::client_key(&asked.head.headers)?;
+        let read = body.filter(|_| self.identity_needs_body);
+        let read =
+            read.and_then(|bytes| super::body::read_request(&asked.head.headers, bytes).ok());
+        let value = read.map_or(Value::Null, |read| read.value);
+        let path = canonical_path(asked.head.uri.path());
+        let facts = facts(asked, &path.path, &value, "", "");
+        let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
+        let found = identity::identify(
+            &self.route,
+            upstream,
+            &self.config,
+            &facts,
+            target(asked.head),
+            &[],
+            key,
+        );
+        let by_client = found.kind != KeyKind::RequestId;
+        let request_id = if by_client {
+            let Identity { principal, key_text, .. } = &found.identity;
+            identity::derived_request_id(&self.route, principal, found.kind, key_text)
+        } else {
+            asked.id.to_owned()
+        };
+        let identity::Identified { identity, sequence, doubt, .. } = found;
+        Ok(Identified { identity, request_id, by_client, sequence, doubt })
+    }
+
+    /// Low risk: what the caps count, the answer, the labels.
+    pub(super) fn assess(
+        &self,
+        asked: &Asked<'_>,
+        read: Result<&ReadBody, NotReadable>,
+        raw_body: &[u8],
+        who: &Identified,
+        cause: &Cause,
+    ) -> Result<(Assessed, KeptAnswer, Vec<(String, String)>), HighRisk> {
+        let nothing = Value::Null;
+        let value = read.map_or(&nothing, |read| &read.value);
+        let path: Cow<'_, str> = canonical_path(asked.head.uri.path()).path;
+        let facts = facts(asked, &path, value, &who.identity.principal, cause.reason.word());
+        let case = risk::Case {
+            route: &self.route,
+            config: &self.config,
+            stand_in: &self.stand_in,
+            facts: &facts,
+            target: target(asked.head),
+            exact_path: asked.exact_path,
+            body: read,
+            raw_body,
+            certainty: cause.certainty,
+            doubt: who.doubt.as_ref(),
+        };
+        match risk::assess(&case) {
+            Risk::High(high) => Err(high),
+            Risk::Low(assessed) => {
+                let answer = self
+                    .answer
+                    .render(&facts)
+                    .map_err(|fault| HighRisk::AnswerFault(fault.to_string()))?;
+                Ok((assessed, answer, identity::labels(&self.config, &facts)))
+            }
+        }
+    }
+}
+
+fn answer_of(stand_in: &StandInConfig) -> Result<AnswerTemplate, AnswerFault> {
+    let file = stand_in.answer.body_file.as_ref();
+    let text = file.map(std::fs::read_to_string).transpose();
+    let text = text.map_err(|error| AnswerFault::File(error.to_string()))?;
+    AnswerTemplate::compile(&stand_in.answer, text.as_deref())
+}
+
+fn facts<'a>(
+    asked: &Asked<'a>,
+    path: &'a str,
+    body: &'a Value,
+    principal: &'a str,
+    reason: &'a str,
+) -> Facts<'a> {
+    Facts {
+        method: asked.head.method.as_str(),
+        path,
+        query: asked.head.uri.query().unwrap_or_default(),
+        headers: &asked.head.headers,
+        params: asked.params,
+        id: asked.id,
+        principal,
+        client_ip: asked.client_ip,
+        body,
+        reason,
+        now: UnixMillis(asked.received_at.0),
+        response: None,
+    }
+}
+
+/// The raw request target in origin form.
+fn target(head: &Parts) -> &str {
+    head.uri.path_and_query().map_or("/", |target| target.as_str())
+}
