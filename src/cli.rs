@@ -68,7 +68,8 @@ impl Failure {
 }
 
 fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(|faults| Failure { code: 3, text: faults.to_string() })?;
+    let config = Config::load(&args.config)
+        .map_err(|faults| Failure { code: 3, text: faults.to_string() })?;
     let report = check::check(&config);
     if args.json {
         let json = serde_json::to_value(&report).map_err(Failure::general)?;
@@ -80,7 +81,9 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
 /// To standard output; a reader that has left is no failure of ours.
 fn print(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::general(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::general(error))
+        }
         _ => Ok(()),
     }
 }
