@@ -5,17 +5,17 @@
 
 mod clients;
 mod http2;
-mod origin;
+pub mod origin;
 mod requests;
 mod responses;
-mod wire;
+pub mod wire;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream};
 
 use self::{
-    origin::Origin,
+    origin::{Origin, Script, Then},
     requests::Expect,
     wire::{Gone, Reply, Wire},
 };
@@ -48,7 +48,8 @@ fn target(name: &str) -> String {
     format!("/orders/{name}.")
 }
 
-fn config(origin: SocketAddr) -> String {
+/// After so many `failures` the app counts as down.
+fn config(origin: SocketAddr, failures: u32) -> String {
     format!(
         r#"
 [listen.limits]
@@ -63,6 +64,7 @@ endpoints = ["http://{origin}"]
 timeout = "5s"
 connect_timeout = "500ms"
 late_window = "500ms"
+breaker = {{ failures = {failures} }}
 
 [route.orders]
 match = "POST /orders/{{name}}"
@@ -76,10 +78,25 @@ answer = {{ status = 201, json = {{ stood_in = "{{{{ request.id }}}}" }} }}
     )
 }
 
+/// A standin in front of an origin whose bad answers are held against nobody.
 async fn pair() -> (Standin, Origin) {
+    start(1_000_000).await
+}
+
+/// A standin whose app is gone after it was seen to answer.
+async fn left_alone() -> Standin {
+    let (standin, mut origin) = start(5).await;
+    origin.stop().await;
+    standin
+}
+
+async fn start(failures: u32) -> (Standin, Origin) {
     let scripts = responses::all().into_iter().map(|case| (format!("/{}", case.name), case.script));
-    let origin = Origin::start(scripts).await;
-    let standin = Standin::start(&config(origin.address())).await;
+    let switch =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let tunnel = ("/tunnel".to_owned(), Script { bytes: switch.to_vec(), then: Then::Echo });
+    let origin = Origin::start(scripts.chain([tunnel])).await;
+    let standin = Standin::start(&config(origin.address(), failures)).await;
     assert_eq!(standin.get("/seen-to-answer-once").await.status, 200);
     (standin, origin)
 }
@@ -146,8 +163,7 @@ async fn through(row: &Row, address: SocketAddr, origin: &Origin) -> Result<(), 
 /// With the app away: what had to be refused is refused, nothing of it is stored, and no stand-in answers it.
 #[tokio::test]
 async fn requests_while_the_app_is_down() {
-    let (standin, mut origin) = pair().await;
-    origin.stop().await;
+    let standin = left_alone().await;
     let checks = rows().into_iter().map(|row| {
         let address = standin.address();
         async move {
@@ -273,7 +289,7 @@ async fn through_http2(
             }
         }
         http2::Expect::Passes(has, lacks, body) => {
-            if !outcome.is_ok() {
+            if !outcome.is_ok() || !outcome.text().ends_with(&target) {
                 return Err(format!("not the origin's answer: {outcome:?}"));
             }
             whole_at(origin, &target, has, lacks, body)?;
@@ -285,8 +301,7 @@ async fn through_http2(
 /// In an outage an HTTP/2 request that had to be refused is not stored either.
 #[tokio::test]
 async fn http2_requests_while_the_app_is_down() {
-    let (standin, mut origin) = pair().await;
-    origin.stop().await;
+    let standin = left_alone().await;
     let checks = http2::ALL.iter().map(|case| {
         let address = standin.address();
         async move {
@@ -309,6 +324,30 @@ async fn http2_requests_while_the_app_is_down() {
         let is_post = case.head[0].1 == "POST";
         assert_eq!(is_stored, passes && is_post, "{} ({})", case.name, case.clause);
     }
+}
+
+/// RFC 9110 7.8: after a 101 that was asked for, bytes go through as they are, both ways, and nothing else does.
+#[tokio::test]
+async fn an_accepted_upgrade_is_a_tunnel_of_its_own() {
+    let (standin, origin) = pair().await;
+    let mut tunnel = Wire::to(standin.address()).await;
+    let ask = "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    tunnel.send(ask).await;
+    let reply = tunnel.reply(false).await.unwrap();
+    assert_eq!(reply.status, 101, "{reply:?}");
+    assert_eq!(reply.field("upgrade"), Some("websocket"));
+    let bytes = b"\0\x01 POST /orders/in-a-tunnel HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\xff";
+    tunnel.send(bytes).await;
+    assert_eq!(tunnel.exactly(bytes.len()).await.unwrap(), bytes);
+    for _ in 0..5 {
+        canary(&mut Wire::to(standin.address()).await, "beside-a-tunnel").await.unwrap();
+    }
+    assert!(
+        origin.complete("in-a-tunnel").is_empty(),
+        "it went through the tunnel, not as a request"
+    );
+    tunnel.half_close().await;
+    tunnel.is_closed().await.unwrap();
 }
 
 #[tokio::test]
@@ -358,8 +397,7 @@ async fn back(case: &responses::Case, address: SocketAddr) -> Result<(), String>
 /// Clients that leave in every way there is, while the app is away.
 #[tokio::test]
 async fn a_thousand_clients_that_leave_during_an_outage() {
-    let (standin, mut origin) = pair().await;
-    origin.stop().await;
+    let standin = left_alone().await;
     clients::leave(&standin, 1000).await;
 }
 

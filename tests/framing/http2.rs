@@ -343,6 +343,13 @@ impl Outcome {
         matches!(self, Self::Answer { indexed_status: 0x88, .. })
     }
 
+    pub fn text(&self) -> String {
+        match self {
+            Self::Answer { body, .. } => String::from_utf8_lossy(body).into_owned(),
+            Self::Reset | Self::Closed | Self::Silent => String::new(),
+        }
+    }
+
     pub fn is_success_of_another_kind(&self) -> bool {
         matches!(self, Self::Answer { indexed_status: 0x89..=0x8a, .. })
     }
