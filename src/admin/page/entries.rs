@@ -143,7 +143,7 @@ fn story(detail: &EntryDetail, now: UnixMillis) -> String {
         }
     );
     let applied = match entry.certainty {
-        Certainty::NotSent => "The app has certainly not seen it.",
+        Certainty::NotSent => "The app has certainly not applied it.",
         Certainty::SentUnknown => "The app may have applied it already.",
     };
     let stands = match (entry.state, entry.outcome, entry.held) {
@@ -256,7 +256,7 @@ fn extend(admin: &Admin, route: &str) -> String {
 
 fn risk(entry: &EntryView) -> String {
     match entry.certainty {
-        Certainty::NotSent => "The app has certainly not seen it yet.".into(),
+        Certainty::NotSent => "The app has certainly not applied it yet.".into(),
         Certainty::SentUnknown => {
             "The app may have applied it already: look there first, or make sure that it refuses duplicates."
                 .into()
