@@ -64,12 +64,28 @@ fn steady(text: &str, receipts: &[&str]) -> String {
 async fn help_is_as_it_was_agreed() {
     let mut help = String::new();
     for command in [
-        "", "status", "entries", "entries list", "entries show", "entries replay", "entries hold",
-        "entries release", "entries write-off", "replay", "replay list", "replay start",
-        "replay watch", "replay stop", "mode",
+        "",
+        "status",
+        "entries",
+        "entries list",
+        "entries show",
+        "entries replay",
+        "entries hold",
+        "entries release",
+        "entries write-off",
+        "replay",
+        "replay list",
+        "replay start",
+        "replay watch",
+        "replay stop",
+        "mode",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
-        help += &format!("$ standin {}\n{}\n", arguments.join(" "), said(&standin(&arguments, &[]).await, 0));
+        help += &format!(
+            "$ standin {}\n{}\n",
+            arguments.join(" "),
+            said(&standin(&arguments, &[]).await, 0)
+        );
     }
     insta::assert_snapshot!("help", help);
 }
@@ -94,7 +110,9 @@ async fn tables_are_for_people() {
     let status: String = status
         .lines()
         .map(|line| if line.starts_with("store ") { "store …" } else { line })
-        .map(|line| format!("{}\n", line.strip_suffix(" 1 s").map_or(line.into(), |l| format!("{l} 0 s"))))
+        .map(|line| {
+            format!("{}\n", line.strip_suffix(" 1 s").map_or(line.into(), |l| format!("{l} 0 s")))
+        })
         .collect();
     insta::assert_snapshot!("status", status);
     let none = said(&ask(&fixture, &["entries", "list", "--search", "nothing"]).await, 0);
@@ -112,10 +130,12 @@ async fn json_is_what_the_api_says() {
         (vec!["entries", "show", &receipt, "--json"], &*format!("/api/v1/entries/{receipt}")),
         (vec!["replay", "list", "--json"], "/api/v1/replay/runs"),
     ] {
-        let printed: Value = serde_json::from_str(&said(&ask(&fixture, &arguments).await, 0)).unwrap();
+        let printed: Value =
+            serde_json::from_str(&said(&ask(&fixture, &arguments).await, 0)).unwrap();
         assert_eq!(printed, fixture.get(path).await.json(), "{path}");
     }
-    let status: Value = serde_json::from_str(&said(&ask(&fixture, &["status", "--json"]).await, 0)).unwrap();
+    let status: Value =
+        serde_json::from_str(&said(&ask(&fixture, &["status", "--json"]).await, 0)).unwrap();
     assert_eq!(status["routes"][0]["name"], "checkout");
 }
 
@@ -127,7 +147,10 @@ async fn decisions_are_made_and_carry_the_name_of_who_made_them() {
         let arguments = [act, &[&*receipt, "--reason", "on the phone"]].concat();
         ask(&fixture, &arguments).await
     };
-    assert_eq!(said(&say(&["entries", "hold"]).await, 0), format!("{receipt} is held: by person now.\n"));
+    assert_eq!(
+        said(&say(&["entries", "hold"]).await, 0),
+        format!("{receipt} is held: by person now.\n")
+    );
     let again = say(&["entries", "hold"]).await;
     said(&again, 1);
     assert!(complaint(&again).contains("the entry is held now"), "{}", complaint(&again));
@@ -135,10 +158,20 @@ async fn decisions_are_made_and_carry_the_name_of_who_made_them() {
     assert_eq!(said(&release, 0), format!("{receipt} is stored now.\n"));
     let run = said(&say(&["entries", "replay"]).await, 0);
     assert!(run.contains(&receipt), "{run}");
-    let mode = ask(&fixture, &["mode", "forced", "--for", "30m", "--route", "checkout", "--reason", "moving"]).await;
+    let mode = ask(
+        &fixture,
+        &["mode", "forced", "--for", "30m", "--route", "checkout", "--reason", "moving"],
+    )
+    .await;
     let mode = said(&mode, 0);
-    assert!(mode.contains("mode of checkout: forced until ") && mode.contains("by anna: moving"), "{mode}");
-    assert!(said(&ask(&fixture, &["status"]).await, 0).starts_with("ALARM: checkout is forced to stand in"));
+    assert!(
+        mode.contains("mode of checkout: forced until ") && mode.contains("by anna: moving"),
+        "{mode}"
+    );
+    assert!(
+        said(&ask(&fixture, &["status"]).await, 0)
+            .starts_with("ALARM: checkout is forced to stand in")
+    );
     said(&say(&["entries", "write-off"]).await, 0);
     let audit = fixture.store.audit_log(20).await.unwrap();
     assert_eq!(audit.len(), 5, "{audit:?}");
@@ -147,7 +180,8 @@ async fn decisions_are_made_and_carry_the_name_of_who_made_them() {
 
 #[tokio::test]
 async fn exit_codes_say_what_kind_of_failure_it_was() {
-    let token = AdminConfig { token: Some(AdminToken("open-sesame".into())), ..AdminConfig::default() };
+    let token =
+        AdminConfig { token: Some(AdminToken("open-sesame".into())), ..AdminConfig::default() };
     let fixture = Fixture::with(token, Role::Inline).await;
     let admin = format!("http://{}", fixture.address);
     let no = standin(&["status", "--admin", &admin], &[]).await;
@@ -159,7 +193,10 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
 
     said(&standin(&["entries", "hold", "X"], &[]).await, 2); // no reason
     said(&standin(&["mode", "odd", "--reason", "x"], &[]).await, 2);
-    said(&standin(&["replay", "start", "--route", "a", "--entry", "b", "--reason", "x"], &[]).await, 2);
+    said(
+        &standin(&["replay", "start", "--route", "a", "--entry", "b", "--reason", "x"], &[]).await,
+        2,
+    );
     said(&standin(&["status", "--admin", "https://localhost:1"], &[]).await, 2);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = standin(&["status", "--admin", &format!("http://{free}")], &[]).await;
