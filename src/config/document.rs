@@ -76,6 +76,15 @@ impl<'t> Document<'t> {
         }
     }
 
+    /// A fault at a key, unless something below it was told already.
+    pub(super) fn fault_unless_below(&mut self, path: &[&str], message: &str) {
+        let key = format!("`{}", key_of(path));
+        let told = self.faults.iter().any(|fault| fault.message.starts_with(&key));
+        if !told && self.is_whole(path) {
+            self.fault(path, message);
+        }
+    }
+
     /// A fault at a place.
     pub(super) fn fault_at(&mut self, span: Option<Range<usize>>, path: &[&str], message: &str) {
         let message = self.without_secrets(path, message);

@@ -109,6 +109,17 @@ impl Config {
                  can be shown the answer to another's equal request",
             );
         }
+        let budget = self.listen.limits.copied_bodies;
+        if stand_in.max_body > budget {
+            found.add(
+                &at(".stand_in.max_body"),
+                format!(
+                    "{} is more than `listen.limits.copied_bodies` = {}: larger bodies can never be kept",
+                    write_size(stand_in.max_body),
+                    write_size(budget)
+                ),
+            );
+        }
         if stand_in.accept_if.source().trim() == "true" {
             found.add(&at(".stand_in.accept_if"), "accepts every request, up to the caps");
         }

@@ -280,6 +280,38 @@ answer = { status = 200 }
 success = "response.status == 200"
 "#,
     ),
+    (
+        "templates that do not compile",
+        r#"
+[route.a]
+match = "POST /a"
+[route.a.stand_in]
+accept_if = "true"
+[route.a.stand_in.answer]
+status = 201
+[route.a.stand_in.answer.headers]
+location = "/orders/{{ request.id" # <-
+[route.a.stand_in.answer.json]
+id = "{{ request.id" # <-
+ok = "{{ request.id }}"
+list = ["{{ body.x }}", "{% if %}"] # <-
+[route.b]
+match = "POST /b"
+[route.b.stand_in]
+accept_if = "true"
+[route.b.stand_in.answer]
+status = 201
+body = "{{ body.name | nofilter }}" # <-
+[route.c]
+match = "POST /c"
+[route.c.stand_in]
+accept_if = "true"
+[route.c.stand_in.answer]
+status = 201
+headers = { Content-Type = "application/json" }
+body = '{ "name": "{{ body.name }}" }' # <-
+"#,
+    ),
     // Upstreams.
     (
         "no app at all",

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::config::document::Document;
+use crate::{config::document::Document, template::Template};
 
 /// `request_id.header`
 pub(super) fn request_id(name: &str, document: &mut Document<'_>) {
@@ -32,13 +32,15 @@ pub(super) fn of_answer(
     let header = header.as_str();
     if OF_ONE_HOP.contains(&header) || header == "content-length" {
         document.fault(path, "says how a message is framed, which is not the answer's to say");
-    } else if OURS.contains(&header)
-        || header.starts_with("standin-")
-        || header.eq_ignore_ascii_case(id)
+    } else if OURS.contains(&header) || header.starts_with("standin-") || is_protection(header, id)
     {
         document.fault(path, "is set by standin itself: leave it out");
     }
-    value_fits(document, path, value);
+    match Template::compile(value) {
+        Err(fault) => document.fault(path, &fault.to_string()),
+        Ok(template) if template.is_fixed() => value_fits(document, path, value),
+        Ok(_) => {}
+    }
 }
 
 /// `replay.set_headers`
@@ -90,7 +92,7 @@ fn named(document: &mut Document<'_>, path: &[&str], name: &str) -> Option<Heade
 }
 
 fn value_fits(document: &mut Document<'_>, path: &[&str], value: &str) {
-    if HeaderValue::from_str(value).is_err() {
+    if !HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok()) {
         document.fault(path, "cannot be the value of a header: use visible ASCII in one line");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{headers, zero};
+use super::{answer, zero};
 use crate::config::{
-    AnswerConfig, AtMost, Config, Role, RouteConfig, StandInConfig, StandInOn,
+    AtMost, Config, Role, RouteConfig, StandInConfig, StandInOn,
     document::Document,
     units::{write_duration, write_size},
 };
@@ -21,7 +21,7 @@ pub(super) fn find(
     caps(name, &stand_in.at_most, document);
     times(name, route, stand_in, config, document);
     sizes(name, stand_in, config, document);
-    answer(name, &stand_in.answer, config, document, folder);
+    answer::find(name, &stand_in.answer, config, document, folder);
 }
 
 /// Without protection, only what certainly never reached the app may be stood in for.
@@ -133,7 +133,8 @@ fn sizes(name: &str, stand_in: &StandInConfig, config: &Config, document: &mut D
         document.fault(&path, "must not be zero");
     }
     let budget = ["listen", "limits", "copied_bodies"];
-    if stand_in.max_body > most && document.sound(&budget) {
+    // A default that does not fit is only a warning: whoever lowers the budget need not know of it.
+    if stand_in.max_body > most && document.is_written(&path) && document.sound(&budget) {
         let message = format!(
             "{} is more than `listen.limits.copied_bodies` = {}: such a body could never be kept",
             write_size(stand_in.max_body),
@@ -142,56 +143,6 @@ fn sizes(name: &str, stand_in: &StandInConfig, config: &Config, document: &mut D
         document.fault(&path, &message);
     } else if stand_in.max_body > LARGEST_BODY {
         document.fault(&path, &format!("must be at most {}", write_size(LARGEST_BODY)));
-    }
-}
-
-fn answer(
-    name: &str,
-    answer: &AnswerConfig,
-    config: &Config,
-    document: &mut Document<'_>,
-    folder: &Path,
-) {
-    let at = |key| ["route", name, "stand_in", "answer", key];
-    let bodies: Vec<&str> = [
-        ("json", answer.json.is_some()),
-        ("body", answer.body.is_some()),
-        ("body_file", answer.body_file.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(key, there)| there.then_some(key))
-    .collect();
-    if let [first, .., last] = bodies.as_slice() {
-        document.fault(&at(last), &format!("there is `{first}` already: an answer has one body"));
-    }
-    if !(200..=599).contains(&answer.status) {
-        let message = format!("{} is not the status of an answer: 200 to 599", answer.status);
-        document.fault(&at("status"), &message);
-    }
-    if let ([body, ..], 204 | 205 | 304) = (bodies.as_slice(), answer.status) {
-        let message = format!("{} has no body: leave out `{body}`", answer.status);
-        document.fault(&at("status"), &message);
-    }
-    for (header, value) in &answer.headers {
-        let path = ["route", name, "stand_in", "answer", "headers", header];
-        let place = |document: &Document<'_>, header: &str| {
-            let path = ["route", name, "stand_in", "answer", "headers", header];
-            document.span_of(&path).map(|span| span.start)
-        };
-        let above = answer.headers.keys().any(|other| {
-            other != header
-                && other.eq_ignore_ascii_case(header)
-                && place(document, other) < place(document, header)
-        });
-        if above {
-            document.fault(&path, "is there twice: names of headers have no case");
-        }
-        headers::of_answer(document, &path, header, value, &config.request_id.header);
-    }
-    if let Some(file) = &answer.body_file
-        && let Err(message) = crate::config::files::read_text(&folder.join(file))
-    {
-        document.fault(&at("body_file"), &message);
     }
 }
 
