@@ -1,6 +1,7 @@
 //! Builds every part once, in order of dependency; runs them; drains them.
 
 mod control;
+mod outage;
 mod worker;
 
 use std::{
@@ -46,6 +47,9 @@ pub enum ServerError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Nothing more may be answered: the process ends at once, and what was acknowledged is on disk.
+    #[error("the store's writer failed: {0}")]
+    StoreFailed(String),
     /// A part ended unasked: a standin that accepts but never replays is lying.
     #[error("{0} ended on its own")]
     PartEnded(&'static str),
@@ -85,6 +89,7 @@ pub fn run(config: &Config, hidden: &Hidden) -> Result<(), ServerError> {
 async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
     let routes = Arc::new(Routes::new(config)?);
     let store = open_store(config, hidden)?;
+    outage::recall(&routes, &store).await;
     let modes = Modes::recall(store.clone()).await?;
     let workers = config.workers.map_or_else(cores, std::num::NonZero::get);
     let counters = Counters::default();
@@ -107,7 +112,7 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
 
     let shared = Arc::new(Shared {
         role: config.role,
-        stand_in: StandIn::new(&routes, store.clone()).map_err(io::Error::other)?,
+        stand_in: StandIn::new(&routes, store.clone(), counters.clone()).map_err(io::Error::other)?,
         routes: Arc::clone(&routes),
         modes: modes.clone(),
         budget: Budget::new(config.listen.limits.copied_bodies),
@@ -218,12 +223,23 @@ async fn wait(parts: &Parts) -> Result<Result<(), ServerError>, ServerError> {
             }
         }
     };
+    let mut failed = parts.store.failed();
+    let failed = async {
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    };
     Ok(tokio::select! {
+        why = failed => return Err(ServerError::StoreFailed(why)),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         part = ended => Err(ServerError::PartEnded(part)),
     })
 }
+
+/// Longest time for the store's last words.
+const CLOSING: Duration = Duration::from_secs(5);
 
 const PARTS_LOOK: Duration = Duration::from_millis(250);
 
@@ -247,6 +263,8 @@ async fn drain(parts: Parts) {
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // Whatever was acknowledged is durable already; this moves the log into the file and lets the lock go.
+        tokio::time::timeout(CLOSING, parts.store.clone().close()).await.ok();
         parts.stop_admin.send_replace(true);
         let last = Instant::now() + Duration::from_secs(1);
         while Instant::now() < last && !parts.admin.is_finished() {

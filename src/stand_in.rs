@@ -11,11 +11,7 @@ mod policy;
 pub mod risk;
 pub mod secrets;
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, StatusCode, request::Parts};
 
@@ -31,6 +27,7 @@ use crate::{
         Appended, Cap, Certainty, Digest, Durable, HeldReason, KeptAnswer, KeyState, NewEntry,
         Reason, Receipt, Store, StoreError,
     },
+    telemetry::Counters,
     time::UnixMillis,
     upstream::body_copy::WholeBody,
 };
@@ -46,7 +43,7 @@ struct Inner {
     policies: Vec<Option<Arc<Policy>>>,
     under_way: UnderWay,
     doubts: Doubts,
-    refusals: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    counters: Counters,
 }
 
 /// The request as rules, templates and the store see it.
@@ -101,7 +98,7 @@ pub enum NotStoodIn {
 }
 
 impl StandIn {
-    pub fn new(routes: &Routes, store: Store) -> Result<Self, answer::AnswerFault> {
+    pub fn new(routes: &Routes, store: Store, counters: Counters) -> Result<Self, answer::AnswerFault> {
         let policies =
             routes.all.iter().map(|route| Policy::of(route)).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner {
@@ -109,7 +106,7 @@ impl StandIn {
             policies,
             under_way: UnderWay::default(),
             doubts: Doubts::default(),
-            refusals: Mutex::default(),
+            counters,
         })))
     }
 
@@ -130,11 +127,6 @@ impl StandIn {
         &self.0.doubts
     }
 
-    /// How often standin did not answer in the app's stead, by route and cause.
-    pub fn refusals(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
-        self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Assess → append → answer. `is_gone`: the client certainly gets no answer any more.
     ///
     /// The answer in `New` may leave: its entry is on disk.
@@ -149,8 +141,7 @@ impl StandIn {
     ) -> Result<StoodIn, NotStoodIn> {
         let done = self.try_respond(policy, asked, body, who, cause, is_gone).await;
         if let Err(no) = &done {
-            let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            *refusals.entry((Arc::clone(policy.route()), no.word())).or_default() += 1;
+            self.0.counters.not_stood_in(policy.route(), no.word());
         }
         done
     }

@@ -1,7 +1,8 @@
 //! What standin counts: per-worker counters, summed when somebody asks. No shared cache line on the request path.
 
+use std::collections::BTreeMap;
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub struct WorkerCounters {
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     workers: Arc<Mutex<Vec<Arc<WorkerCounters>>>>,
+    /// Rare enough for a lock.
+    not_stood_in: Arc<Mutex<BTreeMap<(Arc<str>, &'static str), u64>>>,
 }
 
 impl Counters {
@@ -92,14 +95,25 @@ impl Counters {
         });
         self.workers
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&counters));
         counters
     }
 
+    /// standin did not answer in the app's stead on this route: why, in one stable word.
+    pub fn not_stood_in(&self, route: &Arc<str>, why: &'static str) {
+        let mut counts = self.not_stood_in.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((Arc::clone(route), why)).or_default() += 1;
+    }
+
+    /// How often that was so, by route and cause.
+    pub fn all_not_stood_in(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
+        self.not_stood_in.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sum over all workers of what `read` gives.
     pub fn sum(&self, read: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
-        let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().map(|worker| read(worker).load(Ordering::Relaxed)).sum()
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::Hidden;
+use super::{Hidden, outage};
 use crate::{
     admin::{self, Handles},
     config::{AdminConfig, Role},
@@ -53,11 +53,11 @@ pub(super) fn start(
         signing_key: None,
         hook: setup.hidden.failpoint.clone().into(),
     });
-    let (routes, draining) = (Arc::clone(&setup.routes), stop.clone());
+    let (routes, store, draining) = (Arc::clone(&setup.routes), setup.store.clone(), stop.clone());
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(control(routes, replayer, stop));
+        runtime.block_on(control(routes, store, replayer, stop));
         Ok(())
     })?;
     let handles = Handles {
@@ -81,16 +81,14 @@ pub(super) fn start(
 }
 
 /// Replay, and a watch over each upstream; until the drain.
-async fn control(routes: Arc<Routes>, replayer: Replayer, stop: watch::Receiver<bool>) {
-    let watches = futures_util::future::join_all(
-        routes
-            .upstreams
-            .iter()
-            .map(|upstream| health::watch(Connections::new(Arc::clone(upstream)))),
-    );
+async fn control(routes: Arc<Routes>, store: Store, replayer: Replayer, stop: watch::Receiver<bool>) {
+    let watches = routes.upstreams.iter().map(|upstream| async {
+        let connections = Connections::new(Arc::clone(upstream));
+        tokio::join!(health::watch(connections), outage::remember(Arc::clone(upstream), store.clone()));
+    });
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}
-        _ = watches => {}
+        _ = futures_util::future::join_all(watches) => {}
     }
 }
 

@@ -1,0 +1,50 @@
+//! Remembers over restarts which apps are down: a standin that starts in the middle of an outage goes on standing in,
+//! while one that never saw its app answer does not begin.
+
+use std::sync::Arc;
+
+use crate::{
+    router::Routes,
+    store::{Scope, Store},
+    time::UnixMillis,
+    upstream::{Condition, Upstream},
+};
+
+/// Under this prefix and the name of the upstream the store remembers since when it is down; empty: it is not.
+const REMEMBERED: &str = "outage/";
+
+/// Takes up what was going on before the start.
+pub(super) async fn recall(routes: &Routes, store: &Store) {
+    let remembered = store.recall_all(REMEMBERED).await.unwrap_or_default();
+    for upstream in &routes.upstreams {
+        let was_down = remembered
+            .iter()
+            .any(|(name, since)| name.strip_prefix(REMEMBERED) == Some(&*upstream.name) && !since.is_empty());
+        let scope = Scope { upstream: Some(Arc::clone(&upstream.name)), ..Scope::default() };
+        if was_down || store.open_in(&scope) > 0 {
+            upstream.outage_goes_on();
+        }
+    }
+}
+
+/// Writes down when an app goes and when it is back. Runs until dropped.
+pub(super) async fn remember(upstream: Arc<Upstream>, store: Store) {
+    let name = format!("{REMEMBERED}{}", upstream.name);
+    let mut condition = upstream.condition();
+    let mut written: Option<bool> = None;
+    while condition.changed().await.is_ok() {
+        let down = match *condition.borrow_and_update() {
+            Condition::Unknown => continue,
+            Condition::Up => false,
+            Condition::Down { .. } | Condition::Probing { .. } => true,
+        };
+        if written == Some(down) {
+            continue;
+        }
+        let since = if down { UnixMillis::now().0.to_string() } else { String::new() };
+        match store.remember(&name, &since).await {
+            Ok(()) => written = Some(down),
+            Err(error) => tracing::debug!(upstream = &*upstream.name, %error, "the outage is not remembered"),
+        }
+    }
+}
