@@ -112,7 +112,8 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
 
     let shared = Arc::new(Shared {
         role: config.role,
-        stand_in: StandIn::new(&routes, store.clone(), counters.clone()).map_err(io::Error::other)?,
+        stand_in: StandIn::new(&routes, store.clone(), counters.clone())
+            .map_err(io::Error::other)?,
         routes: Arc::clone(&routes),
         modes: modes.clone(),
         budget: Budget::new(config.listen.limits.copied_bodies),

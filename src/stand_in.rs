@@ -98,7 +98,11 @@ pub enum NotStoodIn {
 }
 
 impl StandIn {
-    pub fn new(routes: &Routes, store: Store, counters: Counters) -> Result<Self, answer::AnswerFault> {
+    pub fn new(
+        routes: &Routes,
+        store: Store,
+        counters: Counters,
+    ) -> Result<Self, answer::AnswerFault> {
         let policies =
             routes.all.iter().map(|route| Policy::of(route)).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner {

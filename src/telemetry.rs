@@ -93,10 +93,7 @@ impl Counters {
             requests_in_flight: AtomicU64::new(0),
             upstream_connections_opened: AtomicU64::new(0),
         });
-        self.workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&counters));
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counters));
         counters
     }
 

@@ -102,8 +102,10 @@ impl Scrape {
                 self.count(index, |counters| &counters.late_answers),
             )?;
         }
-        let mut family =
-            out.counter("standin_not_stood_in", "Requests that standin did not answer in the app's stead, by cause")?;
+        let mut family = out.counter(
+            "standin_not_stood_in",
+            "Requests that standin did not answer in the app's stead, by cause",
+        )?;
         for ((route, why), count) in self.0.counters.all_not_stood_in() {
             family.counter(&[("route", &route), ("why", why)], count)?;
         }

@@ -81,10 +81,18 @@ pub(super) fn start(
 }
 
 /// Replay, and a watch over each upstream; until the drain.
-async fn control(routes: Arc<Routes>, store: Store, replayer: Replayer, stop: watch::Receiver<bool>) {
+async fn control(
+    routes: Arc<Routes>,
+    store: Store,
+    replayer: Replayer,
+    stop: watch::Receiver<bool>,
+) {
     let watches = routes.upstreams.iter().map(|upstream| async {
         let connections = Connections::new(Arc::clone(upstream));
-        tokio::join!(health::watch(connections), outage::remember(Arc::clone(upstream), store.clone()));
+        tokio::join!(
+            health::watch(connections),
+            outage::remember(Arc::clone(upstream), store.clone())
+        );
     });
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}

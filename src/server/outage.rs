@@ -17,9 +17,9 @@ const REMEMBERED: &str = "outage/";
 pub(super) async fn recall(routes: &Routes, store: &Store) {
     let remembered = store.recall_all(REMEMBERED).await.unwrap_or_default();
     for upstream in &routes.upstreams {
-        let was_down = remembered
-            .iter()
-            .any(|(name, since)| name.strip_prefix(REMEMBERED) == Some(&*upstream.name) && !since.is_empty());
+        let was_down = remembered.iter().any(|(name, since)| {
+            name.strip_prefix(REMEMBERED) == Some(&*upstream.name) && !since.is_empty()
+        });
         let scope = Scope { upstream: Some(Arc::clone(&upstream.name)), ..Scope::default() };
         if was_down || store.open_in(&scope) > 0 {
             upstream.outage_goes_on();
@@ -44,7 +44,9 @@ pub(super) async fn remember(upstream: Arc<Upstream>, store: Store) {
         let since = if down { UnixMillis::now().0.to_string() } else { String::new() };
         match store.remember(&name, &since).await {
             Ok(()) => written = Some(down),
-            Err(error) => tracing::debug!(upstream = &*upstream.name, %error, "the outage is not remembered"),
+            Err(error) => {
+                tracing::debug!(upstream = &*upstream.name, %error, "the outage is not remembered")
+            }
         }
     }
 }
