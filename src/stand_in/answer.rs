@@ -85,7 +85,7 @@ impl AnswerTemplate {
             }
             (None, None) => (Body::Empty, None),
         };
-        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = matches!(status.as_u16(), 204 | 205 | 304);
         if bodiless && !matches!(body, Body::Empty) {
             return Err(AnswerFault::NoBody(status));
         }
@@ -255,6 +255,7 @@ mod tests {
             ("status = 101", "200 to 599"),
             ("status = 600", "200 to 599"),
             ("status = 204\nbody = 'x'", "has no body"),
+            ("status = 205\njson = {}", "has no body"),
             ("status = 200\nbody = 'x'\njson = 1", "only one of"),
             ("status = 200\nbody = '{{ nope }}'", "unknown variable `nope`"),
             ("status = 200\njson = { a = '{{ receipt }}' }", "`receipt` is not known here"),
