@@ -34,7 +34,7 @@ pub use self::{
     listen::{Limits, ListenConfig, RequestIdConfig},
     matching::{MatchFault, RoutePattern, Segment},
     references::Secrets,
-    replay::{OutcomeRule, ReplayConfig, Trigger},
+    replay::{OutcomeRule, ReplayConfig, ReplaysConfig, SigningKey, Trigger},
     route::{AppDedupes, DedupesBy, RouteConfig},
     schema::json_schema,
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
@@ -66,6 +66,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The id that every request has.
     pub request_id: RequestIdConfig,
+    /// What all replays have.
+    pub replay: ReplaysConfig,
     /// The apps, by name.
     pub upstream: BTreeMap<String, UpstreamConfig>,
     /// The routes, by name.
@@ -126,6 +128,7 @@ impl Default for Config {
             log: LogConfig::default(),
             store: StoreConfig::default(),
             request_id: RequestIdConfig::default(),
+            replay: ReplaysConfig::default(),
             upstream: BTreeMap::new(),
             route: BTreeMap::new(),
             secrets: Secrets::default(),

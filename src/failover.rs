@@ -32,6 +32,7 @@ use crate::{
     listener::Drain,
     mode::Modes,
     router::{Matched, Routes},
+    signature::REPLAY,
     stand_in::StandIn,
     telemetry::{ANSWERED, Answered, WorkerCounters},
     upstream::{
@@ -85,7 +86,9 @@ impl Failover {
         let place =
             matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
         let counting = self.counting(place);
-        let stands_in = matched.route.clone().and_then(|route| {
+        // A replay of another standin: that one keeps the promise. Unsigned marks did not come this far.
+        let is_replay = request.headers().contains_key(REPLAY);
+        let stands_in = matched.route.clone().filter(|_| !is_replay).and_then(|route| {
             let policy = Arc::clone(self.0.shared.stand_in.policy(&route)?);
             Some((route, policy))
         });

@@ -20,7 +20,9 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{client_body::ReceivedBody, failover::Failover};
+use crate::{
+    client_body::ReceivedBody, config::SigningKey, failover::Failover, signature::is_genuine,
+};
 
 /// What the chain is built from.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct ChainConfig {
     pub max_in_flight: usize,
     pub request_id: HeaderName,
     pub trust: Trust,
+    /// Knows the replays of another standin.
+    pub signing_key: Option<SigningKey>,
     /// Names this process in `Via`.
     pub instance: Arc<str>,
 }
@@ -40,13 +44,21 @@ pub fn filter_chain(config: &ChainConfig, failover: Failover) -> impl RequestSer
     let router = service_fn(move |request| failover.clone().call(request));
     // Read from the bottom: the last layer is the first to see a request.
     let chain = RequestIdLayer::new(config.request_id.clone(), config.trust.clone()).layer(router); // after what a client may nominate for removal
-    let chain = ForwardedLayer::new(&config.instance, config.trust.clone()).layer(chain); // adds `Via`: after the removal, too
+    let chain = forwarded(config).layer(chain); // adds `Via`: after the removal, too
     let chain = ConnectionHeadersLayer::new(config.request_id.clone()).layer(chain); // what belongs to one hop is neither sent nor stored
     let chain = RequestCheckLayer.layer(chain); // nothing inside meets a request that can be read in two ways
     let chain =
         InFlightLimitLayer::new(config.max_in_flight, Arc::clone(&config.in_flight)).layer(chain); // before any work is done
     let chain = CatchPanicLayer.layer(chain); // a bug costs one request, not the process
     AccessLogLayer::new(config.access_log, config.request_id.clone()).layer(chain) // outside the catcher: a panic is logged as the 500 it becomes
+}
+
+/// Marks of a replay are kept only where another standin signed them.
+fn forwarded(config: &ChainConfig) -> ForwardedLayer {
+    let layer = ForwardedLayer::new(&config.instance, config.trust.clone());
+    let Some(key) = config.signing_key.clone() else { return layer };
+    let id = config.request_id.clone();
+    layer.keep_marks_if(move |_, _, headers| is_genuine(&key, &id, headers))
 }
 
 /// The chain as the listener sees it.

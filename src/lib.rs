@@ -12,6 +12,7 @@ pub mod mode;
 pub mod replay;
 pub mod router;
 pub mod server;
+pub mod signature;
 pub mod stand_in;
 pub mod store;
 pub mod telemetry;

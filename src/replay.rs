@@ -33,6 +33,7 @@ pub(crate) use self::closing::{late_outcome, live_outcome};
 pub use self::replayer::Replayer;
 use self::runs::{Book, Run, Wish};
 use crate::{
+    config::SigningKey,
     mode::Modes,
     router::Routes,
     store::{Hook, Scope, Store},
@@ -55,10 +56,6 @@ pub struct Parts {
     /// Called at `after_app_applied`: the app has answered, nothing is written yet.
     pub hook: Hook,
 }
-
-/// Key of the signature; never shown.
-#[derive(Clone)]
-pub struct SigningKey(pub Vec<u8>);
 
 /// One run as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,11 +208,5 @@ impl Shared {
             trigger::plays_by_itself(route.config.replay.trigger, mode, false)
         };
         self.parts.routes.all.iter().filter(plays).any(|route| within(Some(route.name.clone())))
-    }
-}
-
-impl std::fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
     }
 }

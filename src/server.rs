@@ -127,6 +127,7 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
         max_in_flight: config.listen.limits.in_flight,
         request_id: request_id.clone(),
         trust: Trust::new(config.request_id.trust.iter().copied()),
+        signing_key: config.replay.signing_key.clone(),
         instance: uuid::Uuid::now_v7().simple().to_string()[16..].into(),
     };
 
@@ -138,6 +139,7 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
         request_id,
         role: config.role,
         admin: config.admin.clone(),
+        signing_key: config.replay.signing_key.clone(),
         hidden: hidden.clone(),
     };
     let (control, admin) =

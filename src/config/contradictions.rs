@@ -65,6 +65,10 @@ fn admin(config: &Config, document: &mut Document<'_>) {
             );
         }
     }
+    if config.replay.signing_key.as_ref().is_some_and(|key| key.0.len() < SHORTEST_KEY) {
+        let message = format!("too short: write at least {SHORTEST_KEY} characters");
+        document.fault(&["replay", "signing_key"], &message);
+    }
     for host in &admin.hosts {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
         if host.is_empty() || !host.bytes().all(fits) {
@@ -128,6 +132,8 @@ fn same_place(one: SocketAddr, two: SocketAddr) -> bool {
     one.port() != 0 && one.port() == two.port() && (wild || one.ip() == two.ip())
 }
 
+/// A key that can be guessed signs nothing.
+const SHORTEST_KEY: usize = 16;
 const MOST_WORKERS: usize = 1024;
 /// hyper reads a head into one buffer, which it wants to be no smaller.
 const SMALLEST_HEAD: u64 = 8 << 10;

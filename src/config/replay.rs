@@ -1,4 +1,4 @@
-//! `[route.NAME.replay]`: how the entries of a route are sent once the app is back.
+//! `[route.NAME.replay]`: how the entries of a route are sent once the app is back. `[replay]`: what all replays have.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -7,6 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use super::units;
 use crate::expr::Expr;
+
+/// `[replay]`
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplaysConfig {
+    /// Signs replays in `standin-signature`, so that the app can tell them from what a client made up, and another
+    /// standin with the same key never stands in for them; `"${env:NAME}"` or `"${file:PATH}"`.
+    pub signing_key: Option<SigningKey>,
+}
+
+/// A secret: never shown by `Debug`.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SigningKey(pub String);
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// `[route.NAME.replay]`
 #[derive(Clone, Deserialize, JsonSchema)]

@@ -13,7 +13,7 @@ use tokio::{
 use super::{Hidden, outage};
 use crate::{
     admin::{self, Handles},
-    config::{AdminConfig, Role},
+    config::{AdminConfig, Role, SigningKey},
     mode::Modes,
     replay::{Parts, Replay, Replayer},
     router::Routes,
@@ -32,6 +32,7 @@ pub(super) struct Setup {
     pub(super) request_id: HeaderName,
     pub(super) role: Role,
     pub(super) admin: AdminConfig,
+    pub(super) signing_key: Option<SigningKey>,
     pub(super) hidden: Hidden,
 }
 
@@ -50,7 +51,7 @@ pub(super) fn start(
         modes: setup.modes.clone(),
         counters: setup.counters.clone(),
         request_id_header: setup.request_id.clone(),
-        signing_key: None,
+        signing_key: setup.signing_key.clone(),
         hook: setup.hidden.failpoint.clone().into(),
     });
     let (routes, store, draining) = (Arc::clone(&setup.routes), setup.store.clone(), stop.clone());
