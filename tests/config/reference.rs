@@ -151,6 +151,7 @@ fn the_example_names_every_key_and_all_of_it_is_valid() {
     std::fs::write(folder.path().join("thanks.html"), "<p>Thanks, {{ body.name }}</p>").unwrap();
     let text = switched_on(include_str!("../../deploy/standin.toml"))
         .replace("${env:STANDIN_TOKEN}", "0123456789abcdef")
+        .replace("${env:STANDIN_SIGNING_KEY}", "0123456789abcdef")
         .replace("${env:REPLAY_TOKEN}", "0123456789abcdef");
     // `json`, `body` and `body_file` exclude one another, so each has a route of its own.
     let path = folder.path().join("standin.toml");
