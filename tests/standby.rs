@@ -74,9 +74,11 @@ async fn orders_of_a_dead_shop_are_applied_once(mut place: Place) {
     assert_eq!(large.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(large.header("content-type"), "application/problem+json");
     // What the standby could only refuse is not sent there: the error is the router's.
-    let page = place.send(Request::get("/").body(Bytes::new()).unwrap()).await;
-    assert!(page.status.is_server_error(), "{page:?}");
-    assert_eq!(page.header("proxy-status"), "", "{page:?}");
+    for path in ["/", "/checkout"] {
+        let page = place.send(Request::get(path).body(Bytes::new()).unwrap()).await;
+        assert!(page.status.is_server_error(), "{path}: {page:?}");
+        assert_eq!(page.header("proxy-status"), "", "{path}: {page:?}");
+    }
 
     place.shop.restart().await;
     place.all_closed().await;
@@ -146,6 +148,24 @@ async fn a_client_that_tries_again_is_known_by_its_key() {
         let same = orders.iter().filter(|order| order.key.as_deref() == Some("k-1")).count();
         assert_eq!(same, 1, "{router}: {orders:?}");
     }
+}
+
+/// An app that knows requests by their id alone: the client's key must not lead to another one.
+#[tokio::test]
+async fn a_key_changes_nothing_about_the_id_that_the_router_gave() {
+    let place = Place::with_haproxy().await;
+    place.order("seen").await;
+    place.shop.faults(&json!({ "kind": "hang_after" })).await;
+    let mut order = checkout("keyed", 1250);
+    order.headers_mut().insert("idempotency-key", "\"k-1\"".parse().unwrap());
+    let answer = place.send(order).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("x-request-id"), id);
+    assert_eq!(place.shop.orders()[1].order_id, id, "what the shop applied already");
+    place.shop.heal().await;
+    place.all_closed().await;
+    assert_eq!(place.shop.orders().len(), 2, "{:?}", place.shop.orders());
 }
 
 #[tokio::test]
