@@ -164,10 +164,14 @@ impl Case {
         let body = self.body.as_ref().and_then(Option::as_ref);
         let id = self.head.headers.get(&self.failover.0.shared.request_id);
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-        let who = self
+        let mut who = self
             .policy
             .identify(&self.asked(&id), body.map(|body| &body.bytes[..]))
             .map_err(Refusal::BadKey)?;
+        if self.failover.0.shared.role == Role::Standby {
+            // Whoever sent it here may have sent it to the app under this id before: the app must know it again.
+            who.request_id.clone_from(&id);
+        }
         if who.request_id != id
             && let Ok(value) = HeaderValue::from_str(&who.request_id)
         {
