@@ -2,7 +2,9 @@
 //!
 //! Read [`Case::decide`] downwards: who asks, is it known already, who is to answer, and what if nobody does.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+mod known;
+
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{peer::ClientAddr, request_id::RequestId};
@@ -19,10 +21,8 @@ use crate::{
     config::Role,
     mode::Mode,
     router::{Matched, Route},
-    stand_in::{
-        Asked, Cause, IDEMPOTENCY_KEY, Identified, Policy, StandIn, StoodIn, dedupe::Place,
-    },
-    store::{Certainty, HeldReason, KeyState, Outcome, Reason, SequenceState, State},
+    stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, Policy, StandIn, StoodIn},
+    store::{Certainty, Reason},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -54,9 +54,6 @@ pub(super) struct Case {
 
 /// A body of known length up to this is read before the app is asked: one write carries head and body.
 const SMALL: u64 = 64 << 10;
-
-/// How long a request waits for another of the same key.
-const KEY_WAIT: Duration = Duration::from_secs(10);
 
 impl Case {
     /// The decision as a future that can outlive its client.
@@ -183,74 +180,6 @@ impl Case {
             self.head.headers.insert(IDEMPOTENCY_KEY, value);
         }
         Ok(who)
-    }
-
-    async fn take_turn(&self, who: &Identified) -> Result<Option<Place>, Refusal> {
-        if !who.by_client {
-            return Ok(None); // an id of our own: nobody else has it
-        }
-        let place = self.stand_in().under_way().enter(who.identity.key, KEY_WAIT).await;
-        place.map(Some).ok_or(Refusal::StillUnderWay)
-    }
-
-    /// An answer for a request that was accepted before.
-    async fn known_already(&self, who: &Identified) -> Result<Option<Decided>, Refusal> {
-        let store = self.stand_in().store();
-        let Some(fingerprint) = self.fingerprint() else { return Ok(None) };
-        let (seq, answers) = match store.key_state(who.identity.key, fingerprint) {
-            KeyState::Unknown => return Ok(None),
-            KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
-            // Nobody was promised anything yet, and the app can speak for itself: its answer closes the entry.
-            KeyState::Open { state: State::Held, held: Some(HeldReason::Unanswered), .. }
-                if self.app_answers() =>
-            {
-                return Ok(None);
-            }
-            KeyState::Open { seq, held, .. } => {
-                if held == Some(HeldReason::Unanswered) {
-                    store
-                        .release(
-                            seq,
-                            Duration::ZERO,
-                            "request",
-                            "its client asked again and has the answer now",
-                        )
-                        .await
-                        .map_err(|_| Refusal::NobodyToAsk)?;
-                }
-                (seq, true)
-            }
-            KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
-            KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
-            KeyState::Remembered { seq, outcome, .. } => {
-                (seq, matches!(outcome, Outcome::Completed | Outcome::AlreadyApplied))
-            }
-        };
-        if !answers {
-            return Err(Refusal::DeclinedBefore);
-        }
-        // An answer that cannot be read is not made up.
-        let (answer, receipt) = store.kept_answer(seq).await.map_err(|_| Refusal::NobodyToAsk)?;
-        Ok(Some((StandIn::response(answer, receipt, None), Answered::KeptAgain)))
-    }
-
-    /// Asked at all and not known to be down.
-    fn app_answers(&self) -> bool {
-        self.at_once().is_none() && self.route.upstream.is_admitting()
-    }
-
-    /// Goes behind the stored requests of its sequence; behind a held one it cannot.
-    fn behind_its_sequence(&self, who: &Identified) -> Result<Option<Cause>, Refusal> {
-        let Some(sequence) = who.sequence else { return Ok(None) };
-        match self.stand_in().store().sequence_state(sequence) {
-            SequenceState::Free => Ok(None),
-            SequenceState::HeadHeld => Err(Refusal::SequenceHeld),
-            SequenceState::Queued => Ok(Some(Cause::new(
-                Reason::SequenceHeld,
-                Certainty::NotSent,
-                "earlier requests of its sequence are stored",
-            ))),
-        }
     }
 
     /// Stands in without an attempt.
@@ -397,11 +326,6 @@ impl Case {
             exact_path: self.exact_path,
             received_at: self.received_at,
         }
-    }
-
-    fn fingerprint(&self) -> Option<crate::store::Digest> {
-        let body = self.body.as_ref()?.as_ref()?;
-        Some(self.policy.fingerprint(&self.head, &body.bytes))
     }
 
     fn client_gone(&self) -> impl Fn() -> bool {

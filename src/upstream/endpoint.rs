@@ -11,9 +11,9 @@ use std::{
 
 /// One address of the app, as configured.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     /// `HOST:PORT`, for messages and the `Host` of health questions.
-    pub authority: String,
+    pub(super) authority: String,
     /// What the name resolved to last: an app whose name vanished with it is still asked where it was, so that its
     /// absence is seen at the app's address and not mistaken for our own trouble with names.
     last_known: Mutex<Vec<SocketAddr>>,
@@ -21,7 +21,7 @@ pub struct Endpoint {
 
 /// All endpoints of an upstream, taken in turn.
 #[derive(Debug)]
-pub struct Endpoints {
+pub(super) struct Endpoints {
     all: Vec<Endpoint>,
     next: AtomicUsize,
 }
@@ -39,7 +39,7 @@ impl Endpoint {
     }
 
     /// Its addresses now. An error is our own trouble, not the app's.
-    pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(super) async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = self.authority.parse::<SocketAddr>() {
             return Ok(vec![address]);
         }
@@ -58,27 +58,23 @@ impl Endpoint {
 }
 
 impl Endpoints {
-    pub fn new(urls: &[String]) -> Self {
+    pub(super) fn new(urls: &[String]) -> Self {
         Self {
             all: urls.iter().map(|url| Endpoint::parse(url)).collect(),
             next: AtomicUsize::new(0),
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    pub fn get(&self, index: usize) -> &Endpoint {
+    pub(super) fn get(&self, index: usize) -> &Endpoint {
         &self.all[index]
     }
 
     /// Where the next request starts to try: in turn; with one endpoint no shared line is written.
-    pub fn start(&self) -> usize {
+    pub(super) fn start(&self) -> usize {
         if self.all.len() < 2 {
             0
         } else {
