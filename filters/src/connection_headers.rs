@@ -1,21 +1,24 @@
 //! Removes what belongs to one hop (RFC 9110 7.6.1), in both directions, trailers too. Stand before the filters that add
 //! fields of their own: what they add later cannot be nominated away by a client.
 
+mod names;
+mod trailers;
+
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+
+use self::names::{is_for_all_recipients, is_for_one_hop};
+pub use self::trailers::Trailers;
 
 /// Set on a request that asked, in a valid way, to become a WebSocket. The fields that asked are removed like all of
 /// their kind: who allows the upgrade puts them back with [`WantsUpgrade::ask`].
@@ -104,55 +107,6 @@ where
         clean_response(response.headers_mut(), this.request_id, switches);
         let request_id = Some(Arc::clone(this.request_id));
         Poll::Ready(Ok(response.map(|inner| Trailers { inner, request_id })))
-    }
-}
-
-pin_project! {
-    /// A body without the trailer fields that no trailer may set (RFC 9110 6.5.1).
-    #[derive(Debug)]
-    pub struct Trailers<B> {
-        #[pin]
-        inner: B,
-        // None: a body of our own, which has no trailers.
-        request_id: Option<Arc<HeaderName>>,
-    }
-}
-
-impl<B: Body> Body for Trailers<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let frame = match ready!(this.inner.poll_frame(cx)) {
-            Some(Ok(frame)) if frame.is_trailers() => frame,
-            other => return Poll::Ready(other),
-        };
-        let Ok(mut trailers) = frame.into_trailers() else { return Poll::Ready(None) };
-        if let Some(request_id) = this.request_id {
-            clean_trailers(&mut trailers, request_id);
-        }
-        if trailers.is_empty() {
-            return Poll::Ready(None);
-        }
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B: From<Full<Bytes>>> From<Full<Bytes>> for Trailers<B> {
-    fn from(body: Full<Bytes>) -> Self {
-        Self { inner: B::from(body), request_id: None }
     }
 }
 
@@ -250,94 +204,14 @@ fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-fn is_for_one_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "upgrade"
-            | "http2-settings"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-    )
-}
-
-fn is_for_all_recipients(name: &str) -> bool {
-    matches!(
-        name,
-        "accept"
-            | "age"
-            | "authorization"
-            | "cache-control"
-            | "content-encoding"
-            | "content-language"
-            | "content-length"
-            | "content-location"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "date"
-            | "etag"
-            | "expires"
-            | "forwarded"
-            | "host"
-            | "idempotency-key"
-            | "if-match"
-            | "if-modified-since"
-            | "if-none-match"
-            | "if-range"
-            | "if-unmodified-since"
-            | "last-modified"
-            | "location"
-            | "max-forwards"
-            | "origin"
-            | "pragma"
-            | "range"
-            | "referer"
-            | "retry-after"
-            | "set-cookie"
-            | "traceparent"
-            | "tracestate"
-            | "trailer"
-            | "transfer-encoding"
-            | "user-agent"
-            | "vary"
-            | "via"
-            | "www-authenticate"
-            | "x-real-ip"
-    ) || name.starts_with("x-forwarded-")
-        || name.starts_with("standin-")
-}
-
-fn clean_trailers(trailers: &mut HeaderMap, request_id: &HeaderName) {
-    remove_all(trailers, |name| name == request_id.as_str() || is_forbidden_trailer(name));
-}
-
-/// RFC 9110 6.5.1: what frames, routes, authenticates, modifies or describes the message must be known before its body.
-fn is_forbidden_trailer(name: &str) -> bool {
-    is_for_one_hop(name)
-        || is_for_all_recipients(name) && name != "etag"
-        || matches!(
-            name,
-            "expect"
-                | "allow"
-                | "proxy-status"
-                | "x-request-id"
-                | "x-http-method-override"
-                | "warning"
-        )
-        || name.starts_with(':')
-}
-
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt, StreamBody};
+    use bytes::Bytes;
+    use http_body::{Body, Frame};
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
     use crate::testing::{Inner, ok, only};

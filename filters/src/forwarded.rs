@@ -1,10 +1,10 @@
 //! Says on whose behalf a request is sent on (`X-Forwarded-*`, RFC 7239 `Forwarded`) and through whom (`Via`, RFC 9110
 //! 7.6.3), refuses a request that already passed here, and takes standin's own marks off what clients send.
 
+mod client;
+
 use std::{
     fmt,
-    io::{Cursor, Write as _},
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -17,8 +17,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::client::add_client;
 use crate::{
-    peer::{ClientAddr, Trust},
+    peer::Trust,
     problem::{PROXY_STATUS, Problem, ProxyError},
 };
 
@@ -204,105 +205,15 @@ fn strip_marks<B>(request: &mut Request<B>, are_genuine: Option<&AreMarksGenuine
     }
 }
 
-/// A trusted peer's word is kept and added to; anybody else's is replaced by what we know ourselves.
-fn add_client<B>(request: &mut Request<B>, trust: &Trust) {
-    let Some(&ClientAddr(client)) = request.extensions().get::<ClientAddr>() else {
-        return remove_forwarded(request.headers_mut());
-    };
-    let address = client.ip().to_canonical();
-    let headers = request.headers_mut();
-    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
-    if !trust.covers(address) {
-        remove_forwarded(headers);
-        headers.insert(FOR, address_value(address));
-        headers.insert(PROTO, HTTP);
-        if let Some(host) = host {
-            headers.insert(HOST, host);
-        }
-        return;
-    }
-    match joined(headers, &FOR) {
-        None => headers.insert(FOR, address_value(address)),
-        Some(before) => headers.insert(FOR, list_with(&before, &address.to_string())),
-    };
-    headers.entry(PROTO).or_insert(HTTP);
-    if let Some(host) = &host {
-        headers.entry(HOST).or_insert_with(|| host.clone());
-    }
-    if let Some(before) = joined(headers, &header::FORWARDED) {
-        let element = forwarded_element(address, host.as_ref());
-        headers.insert(header::FORWARDED, list_with(&before, &element));
-    }
-}
-
-fn remove_forwarded(headers: &mut HeaderMap) {
-    let is_forwarded = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
-    };
-    while let Some(name) = headers.keys().find(is_forwarded).cloned() {
-        headers.remove(name);
-    }
-}
-
-/// All values of a list field as one, without a copy where there is only one.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    if values.next().is_none() {
-        return Some(first.clone());
-    }
-    let all: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    Some(value_of(Bytes::from(all.join(&b", "[..]))))
-}
-
-fn list_with(before: &HeaderValue, element: &str) -> HeaderValue {
-    if before.is_empty() {
-        return value_of(Bytes::copy_from_slice(element.as_bytes()));
-    }
-    let mut list = Vec::with_capacity(before.len() + 2 + element.len());
-    list.extend_from_slice(before.as_bytes());
-    list.extend_from_slice(b", ");
-    list.extend_from_slice(element.as_bytes());
-    value_of(Bytes::from(list))
-}
-
-/// RFC 7239 4: an IPv6 address is bracketed and quoted, a host is quoted for its colon.
-fn forwarded_element(address: IpAddr, host: Option<&HeaderValue>) -> String {
-    let node = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    match host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\'])) {
-        Some(host) => format!("for={node};proto=http;host=\"{host}\""),
-        None => format!("for={node};proto=http"),
-    }
-}
-
-fn address_value(address: IpAddr) -> HeaderValue {
-    let mut text = Cursor::new([0_u8; 64]);
-    write!(text, "{address}").expect("no address is longer");
-    let length = text.position() as usize;
-    value_of(Bytes::copy_from_slice(&text.get_ref()[..length]))
-}
-
-fn value_of(bytes: Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(bytes).expect("valid values and ASCII only")
-}
-
 /// RFC 9110 5.6.2.
 fn is_token_char(char: char) -> bool {
     char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char)
 }
 
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{client::forwarded_element, *};
+    use crate::peer::ClientAddr;
     use crate::testing::{Inner, only, text};
 
     fn layer() -> ForwardedLayer {

@@ -174,12 +174,11 @@ mod tests {
     use super::*;
     use crate::testing::{Inner, only, text};
 
-    fn service(
-        most: usize,
-    ) -> (InFlightLimit<Inner<fn(Request<()>) -> Response<Full<Bytes>>>>, Arc<AtomicUsize>) {
+    type Answer = fn(Request<()>) -> Response<Full<Bytes>>;
+
+    fn service(most: usize) -> (InFlightLimit<Inner<Answer>>, Arc<AtomicUsize>) {
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let answer: fn(Request<()>) -> Response<Full<Bytes>> =
-            |_| Response::new(Full::from("answer"));
+        let answer: Answer = |_| Response::new(Full::from("answer"));
         (InFlightLimitLayer::new(most, Arc::clone(&in_flight)).layer(Inner(answer)), in_flight)
     }
 

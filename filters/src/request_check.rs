@@ -2,26 +2,24 @@
 //! into one form: behind this filter a request has exactly one `Host` (empty where HTTP/1.0 had none) and a target in
 //! origin form (or `*` for OPTIONS).
 
+mod host;
+mod settle;
+mod verdict;
+
 use std::{
-    net::Ipv6Addr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::verdict::{FramingFault, FramingVerdict};
+use self::{host::is_host_and_port, settle::settle};
 use crate::problem::{Problem, ProxyError};
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,38 +120,6 @@ impl Refusal {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         response
-    }
-}
-
-/// What a connection's raw bytes showed that cannot be seen in the parsed request: an extension shared by all requests
-/// of one connection. Once set it stays: every later request of the connection is refused.
-#[derive(Clone, Debug, Default)]
-pub struct FramingVerdict(Arc<AtomicU8>);
-
-/// See [`FramingVerdict`]. Later ones are worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum FramingFault {
-    /// The observer no longer knows where it is: only a request with a `Transfer-Encoding` could hide something.
-    Lost = 1,
-    /// A `#` in the request target, which the URI parser drops silently.
-    Fragment = 2,
-    /// `Content-Length` and `Transfer-Encoding` in one head.
-    LengthAndEncoding = 3,
-}
-
-impl FramingVerdict {
-    pub fn report(&self, fault: FramingFault) {
-        self.0.fetch_max(fault as u8, Ordering::Relaxed);
-    }
-
-    pub fn fault(&self) -> Option<FramingFault> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(FramingFault::Lost),
-            2 => Some(FramingFault::Fragment),
-            _ => Some(FramingFault::LengthAndEncoding),
-        }
     }
 }
 
@@ -265,88 +231,12 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-/// `uri-host [ ":" port ]`. Stricter than RFC 3986's `reg-name` on purpose: percent-encodings and sub-delims name no
-/// host in DNS, and an attack is the only place where they are seen. User information is never valid here.
-fn is_host_and_port(text: &[u8]) -> bool {
-    let (is_host, rest) = if let [b'[', literal @ ..] = text {
-        let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
-        let address = std::str::from_utf8(&literal[..end]).unwrap_or_default();
-        (address.parse::<Ipv6Addr>().is_ok(), &literal[end + 1..])
-    } else {
-        let end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
-        (end > 0 && text[..end].iter().all(|&byte| is_host_byte(byte)), &text[end..])
-    };
-    is_host
-        && match rest {
-            [] => true,
-            [b':', port @ ..] => is_port(port),
-            _ => false,
-        }
-}
-
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-/// RFC 3986 3.2.3: digits, even none.
-fn is_port(digits: &[u8]) -> bool {
-    digits.len() <= 5
-        && digits.iter().all(u8::is_ascii_digit)
-        && digits.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'))
-            <= u32::from(u16::MAX)
-}
-
-/// Gives a checked request its one form.
-fn settle<B>(request: &mut Request<B>) {
-    if request.uri().authority().is_some() {
-        settle_target(request);
-    } else if request.version() < Version::HTTP_11 {
-        // RFC 9112 3.2: who sends on what names no host sends an empty field.
-        request.headers_mut().entry(header::HOST).or_insert(NO_HOST);
-    }
-    if request.version() == Version::HTTP_2 {
-        join_cookies(request.headers_mut());
-    }
-}
-
-/// RFC 9112 3.2.2: the target's authority wins over the Host field. RFC 9113 8.3.1: it becomes the Host field.
-fn settle_target<B>(request: &mut Request<B>) {
-    let Some(authority) = request.uri().authority() else { return };
-    let authority = authority.as_str();
-    let same = request.headers().get(header::HOST).is_some_and(|host| host == authority);
-    if !same {
-        let host = HeaderValue::from_str(authority).expect("checked: a host and port are ASCII");
-        request.headers_mut().insert(header::HOST, host);
-    }
-    let target = match request.uri().path_and_query() {
-        Some(target) if target.as_str().starts_with(['/', '*']) => target.clone(),
-        Some(target) => PathAndQuery::try_from(format!("/{target}", target = target.as_str()))
-            .unwrap_or_else(|_| PathAndQuery::from_static("/")),
-        None => PathAndQuery::from_static("/"),
-    };
-    *request.uri_mut() = Uri::from(target);
-}
-
-/// RFC 9113 8.2.3: cookie crumbs are joined before they leave HTTP/2.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> =
-        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let joined = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..])))
-        .expect("valid values joined by valid bytes");
-    headers.insert(header::COOKIE, joined);
-}
-
 const LENGTH_AND_ENCODING: Refusal =
     Refusal::bad("Content-Length and Transfer-Encoding are both there (RFC 9112 6.1)");
 /// The longest registered method has 17 characters (UPDATEREDIRECTREF).
 const LONGEST_METHOD: usize = 32;
 const ALLOWED: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-const NO_HOST: HeaderValue = HeaderValue::from_static("");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 #[cfg(test)]

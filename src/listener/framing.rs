@@ -6,7 +6,11 @@
 //! looks like a body. Where that is not certain the watch is lost and says so: from then on a request with a
 //! `Transfer-Encoding` is refused, for it could have had a `Content-Length`, too, while one without has nothing to hide.
 
+mod line;
+
 use filters::request_check::{FramingFault, FramingVerdict};
+
+use self::line::{Line, Partial};
 
 /// One connection's observer. Keeps no more than the beginning of a line that was cut by a read.
 #[derive(Debug)]
@@ -169,94 +173,6 @@ impl Head {
     }
 }
 
-/// A line without its end.
-#[derive(Clone, Copy, Debug)]
-struct Line<'a> {
-    text: &'a [u8],
-    /// `text` is only the beginning.
-    cut: bool,
-    /// It ended in CR LF, not in a bare LF.
-    crlf: bool,
-}
-
-impl<'a> Line<'a> {
-    fn whole(piece: &'a [u8]) -> Self {
-        let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-        match text.strip_suffix(b"\r") {
-            Some(text) => Self { text, cut: false, crlf: true },
-            None => Self { text, cut: false, crlf: false },
-        }
-    }
-
-    fn is_empty(self) -> bool {
-        self.text.is_empty() && !self.cut
-    }
-
-    /// `name` is in lower case and ends in a colon: hyper refuses a space before it.
-    fn value_of(self, name: &[u8]) -> Option<&'a [u8]> {
-        let (start, value) = self.text.split_at_checked(name.len())?;
-        start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-    }
-
-    /// RFC 9112 7.1: hexadecimal digits, then nothing, white space or an extension.
-    fn chunk_size(self) -> Option<u64> {
-        let digits = self.text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let (digits, rest) = self.text.split_at(digits);
-        let is_whole = match rest.first() {
-            None => !self.cut,
-            Some(after) => matches!(after, b' ' | b'\t' | b';'),
-        };
-        if digits.is_empty() || !is_whole || !self.crlf {
-            return None;
-        }
-        digits.iter().try_fold(0_u64, |size, &digit| {
-            let digit = char::from(digit).to_digit(16)?;
-            size.checked_mul(16)?.checked_add(digit.into())
-        })
-    }
-}
-
-/// The beginning of a line that came in pieces: enough for every field that matters here.
-#[derive(Debug)]
-struct Partial {
-    text: [u8; LONGEST_LINE],
-    kept: usize,
-    length: usize,
-    /// The last two bytes, to tell CR LF from LF.
-    last: [u8; 2],
-}
-
-impl Partial {
-    const fn new() -> Self {
-        Self { text: [0; LONGEST_LINE], kept: 0, length: 0, last: [0; 2] }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        let room = piece.len().min(LONGEST_LINE - self.kept);
-        self.text[self.kept..self.kept + room].copy_from_slice(&piece[..room]);
-        self.kept += room;
-        self.length = self.length.saturating_add(piece.len());
-        match piece {
-            [] => {}
-            [only] => self.last = [self.last[1], *only],
-            [.., before, last] => self.last = [*before, *last],
-        }
-    }
-
-    fn line(&self) -> Line<'_> {
-        let kept = &self.text[..self.kept];
-        if self.kept == self.length {
-            Line::whole(kept)
-        } else {
-            Line { text: kept, cut: true, crlf: self.last == *b"\r\n" }
-        }
-    }
-}
-
 /// Goes past at most `left` bytes; gives what is left of them.
 fn skip(bytes: &mut &[u8], left: u64) -> u64 {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
@@ -274,8 +190,6 @@ fn number(digits: &[u8]) -> Option<u64> {
         _ => None,
     })
 }
-
-const LONGEST_LINE: usize = 96;
 
 #[cfg(test)]
 mod tests {
