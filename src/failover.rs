@@ -94,7 +94,9 @@ impl Failover {
         });
         let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
             self.upgrade(matched, request, stands_in.is_some()).await
-        } else if let Some((route, policy)) = stands_in {
+        } else if let Some((route, policy)) = stands_in.filter(|(_, policy)| {
+            policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
+        }) {
             let case = case::Case::open(&self, route, policy, matched, request);
             SurvivesHangUp::new(case, &self.0.late).await
         } else {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderName, Method, StatusCode, request::Parts};
 use serde_json::Value;
 
 use super::{
@@ -59,10 +59,7 @@ impl Policy {
             per_customer: at_most.per_customer.as_ref().map(|cap| (cap.count, cap.within)),
         };
         let config = route.config.clone();
-        let identity_needs_body = [&config.dedupe_by, &config.principal, &config.sequence_by]
-            .into_iter()
-            .flatten()
-            .any(|expr| expr.source().contains("body"));
+        let identity_needs_body = identity::needs_body(&config);
         Ok(Some(Arc::new(Self {
             route: Arc::clone(&route.name),
             upstream: Arc::clone(&route.upstream),
@@ -86,6 +83,12 @@ impl Policy {
 
     pub fn max_body(&self) -> u64 {
         self.stand_in.max_body
+    }
+
+    /// Whether the head alone leaves a stand-in possible: if not, the request only passes through, and nothing of it is
+    /// copied.
+    pub fn may_stand_in(&self, method: &Method, headers: &HeaderMap, exact_path: bool) -> bool {
+        risk::may_stand_in(method.as_str(), headers, exact_path).is_ok()
     }
 
     /// Who asks cannot be said from the head alone.
