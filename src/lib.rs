@@ -1,4 +1,46 @@
-//! standin: see docs/ARCHITECTURE.md
+//! standin keeps an app taking orders while the app is down.
+//!
+//! ```text
+//!  downstream                                                                        upstream
+//!  (the client)                                                                      (the app)
+//!      │                                                                                 ▲
+//!      ▼                                                                                 │
+//!  listener ─► filter_chain ─► router ─► failover ─┬─ it answers ──────► upstream ───────┤
+//!  accept,     filters, in     which     who       │                     endpoint,       │
+//!  limits      one order       route     answers?  │                     breaker, health │
+//!                                                  └─ it does not ─► stand_in            │
+//!                                                                    risk → store → answer
+//!                                                                             │          │
+//!                                           replay ◄── lease, when it is back ┘          │
+//!                                           pace, order ─────────────────────────────────┘
+//!  admin: looks at all of it from an address of its own            cli: talks to admin
+//! ```
+//!
+//! The way of a request in five files: `listener`, `filter_chain`, `failover` (and its `case`), `upstream`, `stand_in`.
+//!
+//! | the process | |
+//! |---|---|
+//! | [`cli`] | arguments → command → exit code |
+//! | [`config`] | the file, parsed once and then trusted |
+//! | [`server`] | builds every part once, runs them, drains them |
+//! | **the way of a request** | |
+//! | [`listener`] | accepts, bounds what a client may cost |
+//! | [`client_body`] | a request body as it comes from its client |
+//! | [`filter_chain`] | the filters in order, a reason for each place |
+//! | [`router`], [`canonical`] | which route; the path that routes are matched on |
+//! | [`failover`] | who answers: the one decision |
+//! | [`upstream`] | one exchange with the app, and what it left behind |
+//! | [`stand_in`] | assess → append → answer |
+//! | [`store`] | keeps what was promised |
+//! | **the way back** | |
+//! | [`replay`] | from the store to the app, once it is back |
+//! | [`mode`] | what people set: auto, forced, pass-through |
+//! | [`admin`] | page, API, metrics, health |
+//! | **small things that all may use** | |
+//! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
+//! | [`signature`] | by which the app knows a replay |
+//! | [`telemetry`], [`time`] | counters; the wall clock in milliseconds |
+
 pub mod admin;
 pub mod canonical;
 pub mod cli;
