@@ -70,16 +70,15 @@ impl<'de> Deserialize<'de> for At {
     }
 }
 
-/// `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`: as precise as a person needs.
+/// `45 s`, `12 min`, `3 h 5 min`, `14 h`, `2 d`: as precise as a person needs.
 pub fn span(span: Duration) -> String {
     let s = span.as_secs();
     match s {
         0..=99 => format!("{s} s"),
         100..=5999 => format!("{} min", s / 60),
-        6000..=172_799 if (s / 60) % 60 == 0 => format!("{} h", s / 3600),
-        6000..=172_799 => format!("{} h {} min", s / 3600, (s / 60) % 60),
-        _ if (s / 3600) % 24 == 0 => format!("{} d", s / 86_400),
-        _ => format!("{} d {} h", s / 86_400, (s / 3600) % 24),
+        6000..=35_999 if (s / 60) % 60 > 0 => format!("{} h {} min", s / 3600, (s / 60) % 60),
+        6000..=172_799 => format!("{} h", s / 3600),
+        _ => format!("{} d", s / 86_400),
     }
 }
 
@@ -133,8 +132,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<At>("\"2026-11-22T14:02:05.250Z\"").unwrap(), at);
         assert_eq!(serde_json::to_string(&at).unwrap(), "\"2026-11-22T14:02:05.250Z\"");
         let spans: Vec<String> =
-            [45, 720, 11_100, 7200, 187_200].map(|s| span(Duration::from_secs(s))).into();
-        assert_eq!(spans, ["45 s", "12 min", "3 h 5 min", "2 h", "2 d 4 h"]);
+            [45, 720, 11_100, 7200, 51_000, 187_200].map(|s| span(Duration::from_secs(s))).into();
+        assert_eq!(spans, ["45 s", "12 min", "3 h 5 min", "2 h", "14 h", "2 d"]);
     }
 
     #[test]

@@ -10,8 +10,8 @@ function span(seconds) {
   const h = Math.floor(s / 3600), m = Math.floor(s / 60);
   if (s < 100) return `${s} s`;
   if (s < 6000) return `${m} min`;
-  if (s < 172800) return m % 60 ? `${h} h ${m % 60} min` : `${h} h`;
-  return h % 24 ? `${Math.floor(h / 24)} d ${h % 24} h` : `${Math.floor(h / 24)} d`;
+  if (s < 36000 && m % 60) return `${h} h ${m % 60} min`;
+  return s < 172800 ? `${h} h` : `${Math.floor(h / 24)} d`;
 }
 function ages() {
   every("time[data-ago]", (time) => {

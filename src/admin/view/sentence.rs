@@ -200,16 +200,14 @@ impl Known<'_> {
     /// What waits for a person or for its replay.
     fn work(&self, route: &RouteStatus, down: bool, say: &mut impl FnMut(Severity, String)) {
         let name = &route.name;
-        let waits: Vec<String> = [(route.held, "held"), (route.declined, "declined")]
-            .into_iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(n, what)| format!("{} {what}", counted(n, "request is", "requests are")))
-            .collect();
-        if !waits.is_empty() {
-            say(
-                Severity::Warn,
-                format!("{name}: {}; a person must look at the worklist.", waits.join(", ")),
-            );
+        if route.held > 0 {
+            let what = counted(route.held, "request waits", "requests wait");
+            say(Severity::Warn, format!("{name}: {what} for a person's decision (worklist)."));
+        }
+        if route.declined > 0 {
+            // Known until the retention ends, whatever a person did meanwhile: no warning that never goes away.
+            let what = counted(route.declined, "request was", "requests were");
+            say(Severity::Note, format!("{name}: {what} declined by the app after a yes (worklist)."));
         }
         let queued = route.open.saturating_sub(route.held);
         if queued > 0 && !down {
@@ -385,11 +383,12 @@ mod tests {
         let mut worked = route("checkout");
         (worked.open, worked.held, worked.declined) = (5, 2, 1);
         let said = says("up", &[worked], |known| known.replaying = true);
-        assert_eq!(
-            said[0].1,
-            "checkout: 2 requests are held, 1 request is declined; a person must look at the worklist."
-        );
-        assert_eq!(said[1].1, "checkout: 3 stored requests being replayed.");
+        let said: Vec<&str> = said.iter().map(|(_, text)| &**text).collect();
+        assert_eq!(said, [
+            "checkout: 2 requests wait for a person's decision (worklist).",
+            "checkout: 1 request was declined by the app after a yes (worklist).",
+            "checkout: 3 stored requests being replayed.",
+        ]);
     }
 
     #[test]
