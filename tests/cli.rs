@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::{
     admin::fixture::{Fixture, held},
-    support::{eventually, pair},
+    support::{App, Standin, eventually, orders_config},
 };
 
 /// Runs `standin` with arguments and a clean environment.
@@ -232,7 +232,12 @@ async fn stored_bytes_do_not_drive_the_terminal() {
 
 #[tokio::test]
 async fn a_run_is_watched_to_its_end() {
-    let (standin_under_test, mut app) = pair().await;
+    let mut app = App::start().await;
+    // By hand, so that only the watched run sends.
+    let by_hand = "[route.orders.replay]\ntrigger = \"manual\"";
+    let config = orders_config(app.address()).replace("[route.orders.replay]", by_hand);
+    let standin_under_test = Standin::start(&config).await;
+    assert_eq!(standin_under_test.get("/").await.status, 200);
     let admin = format!("http://{}", standin_under_test.admin_address());
     let environment = [("STANDIN_ADMIN", &*admin)];
     let nothing = said(&standin(&["replay", "watch"], &environment).await, 0);
