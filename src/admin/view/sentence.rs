@@ -207,7 +207,10 @@ impl Known<'_> {
         if route.declined > 0 {
             // Known until the retention ends, whatever a person did meanwhile: no warning that never goes away.
             let what = counted(route.declined, "request was", "requests were");
-            say(Severity::Note, format!("{name}: {what} declined by the app after a yes (worklist)."));
+            say(
+                Severity::Note,
+                format!("{name}: {what} declined by the app after a yes (worklist)."),
+            );
         }
         let queued = route.open.saturating_sub(route.held);
         if queued > 0 && !down {
@@ -384,11 +387,14 @@ mod tests {
         (worked.open, worked.held, worked.declined) = (5, 2, 1);
         let said = says("up", &[worked], |known| known.replaying = true);
         let said: Vec<&str> = said.iter().map(|(_, text)| &**text).collect();
-        assert_eq!(said, [
-            "checkout: 2 requests wait for a person's decision (worklist).",
-            "checkout: 1 request was declined by the app after a yes (worklist).",
-            "checkout: 3 stored requests being replayed.",
-        ]);
+        assert_eq!(
+            said,
+            [
+                "checkout: 2 requests wait for a person's decision (worklist).",
+                "checkout: 1 request was declined by the app after a yes (worklist).",
+                "checkout: 3 stored requests being replayed.",
+            ]
+        );
     }
 
     #[test]
