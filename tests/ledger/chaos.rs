@@ -9,7 +9,7 @@ use crate::support::{Shop, Standin, eventually};
 
 /// Where standin is made to die: the row is committed and nobody knows; the intent to send is on disk and nothing was
 /// sent; the app has applied and answered and nothing of that is on disk.
-pub const POINTS: [&str; 3] = ["append_committed", "sending_written", "replay_answered"];
+pub const POINTS: [&str; 3] = ["after_commit_before_ack", "after_sending", "after_app_applied"];
 
 /// The one who makes trouble, round after round.
 pub struct Chaos<'a> {
@@ -67,8 +67,8 @@ impl<'a> Chaos<'a> {
                 self.some_go_by(100).await;
             }
             // It is hit while the shop is in trouble, the others when the shop is back.
-            Some("append_committed") => {
-                self.dies_at("append_committed").await;
+            Some("after_commit_before_ack") => {
+                self.dies_at("after_commit_before_ack").await;
                 self.some_go_by(100).await;
             }
             Some(_) => {}
@@ -78,7 +78,7 @@ impl<'a> Chaos<'a> {
             Some(_) => shop.heal().await,
             None => shop.restart().await,
         }
-        if let Some(point @ ("sending_written" | "replay_answered")) = point {
+        if let Some(point @ ("after_sending" | "after_app_applied")) = point {
             self.dies_at(point).await;
         }
         self.some_go_by(150).await;

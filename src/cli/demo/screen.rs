@@ -68,7 +68,7 @@ impl Screen {
     }
 
     pub(super) fn receipt(&self, receipt: &Receipt) {
-        let over = "over the limit while the shop was down: an honest no";
+        let over = "too large to be accepted while the shop was down: an honest no";
         let rows = [
             ("sent", receipt.tally.sent, ""),
             ("answered by the shop", receipt.tally.by_shop, ""),
@@ -84,6 +84,7 @@ impl Screen {
             if name == "without an answer" && count == 0 {
                 continue;
             }
+            let remark = if count > 0 { remark } else { "" };
             self.say(format!("    {name:<21}{count:>7}   {remark}").trim_end());
         }
         if receipt.verdict().is_ok() {
