@@ -16,7 +16,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -78,7 +78,8 @@ pub async fn serve<S, B>(
         }
     }
     // Those in the kernel's queue were not refused: they are served, too.
-    while let Some(Ok((stream, peer))) = accept_now(&listener).await {
+    let Ok(listener) = listener.into_std() else { return drain.all_over().await };
+    while let Some((stream, peer)) = accept_now(&listener) {
         let place = place(&open, &listening, &drain).await;
         begin(stream, peer, &listening, &builder, chain.clone(), &drain, place);
     }
@@ -105,24 +106,29 @@ fn begin<S, B>(
     let limits = &listening.config.limits;
     let verdict = FramingVerdict::default();
     let watch = FramingWatch::new(verdict.clone());
-    let io = TokioIo::new(Watched::new(stream, watch, limits.write_idle));
+    let stream = Watched::new(stream, watch, limits.write_idle);
+    let spoke = stream.spoke();
+    let io = TokioIo::new(stream);
     let service = Adapter {
         chain: RefCell::new(chain),
         peer,
         verdict,
         limits: BodyLimits { length: limits.body, idle: limits.body_idle },
     };
-    let (builder, drain) = (Rc::clone(builder), Rc::clone(drain));
+    // Inside from now on: the drain must not be over before its task has begun.
+    let (builder, here) = (Rc::clone(builder), drain.enter());
     spawn(async move {
         let _place = place;
-        let here = drain.enter();
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+        let mut goodbye = pin!(goodbye(&here, &spoke));
         let mut told = false;
         let ended = poll_fn(|cx| {
-            if !told && here.poll_begun(cx) {
-                told = true;
-                connection.as_mut().graceful_shutdown();
+            let ended = connection.as_mut().poll(cx);
+            if ended.is_ready() || told || goodbye.as_mut().poll(cx).is_pending() {
+                return ended;
             }
+            told = true;
+            connection.as_mut().graceful_shutdown();
             connection.as_mut().poll(cx)
         });
         if let Err(error) = ended.await {
@@ -130,6 +136,22 @@ fn begin<S, B>(
         }
     });
 }
+
+/// Ready when the connection is to be told of the drain. hyper lets go at once of one that has said nothing yet; but
+/// its first request may be on the way, and was not refused.
+async fn goodbye(here: &drain::Inside, spoke: &AtomicBool) {
+    poll_fn(|cx| if here.poll_begun(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    let first_word = async {
+        while !spoke.load(Ordering::Relaxed) {
+            tokio::time::sleep(ROOM_LOOK).await;
+        }
+    };
+    // Silence until the end of the time is as good a reason to say goodbye.
+    tokio::time::timeout(FIRST_WORD, first_word).await.ok();
+}
+
+/// How long a connection that has said nothing may still begin to speak when the drain begins.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// hyper's view of the filter chain: each request with what is known of its connection.
 struct Adapter<S> {
@@ -258,13 +280,22 @@ async fn after_accept_error(error: &io::Error) {
     }
 }
 
-/// A connection that is queued already, if there is one.
-async fn accept_now(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    poll_fn(|cx| match listener.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+/// A connection that is queued already, if there is one. Asks the kernel, not the runtime: that may not have heard yet.
+fn accept_now(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                if stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = TcpStream::from_std(stream)
+                {
+                    return Some((stream, peer));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Out of files, as little can be done as when the queue is empty.
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Binds one listener per worker to the same address. Another program that listens there is found out first:

@@ -222,19 +222,12 @@ async fn copied_bodies() {
     eventually(LIMIT, async || wire_of(&app) > 90_000).await;
     assert_eq!(standin.post("/orders", body.clone()).await.status, 201, "forwarded");
     app.stop().await;
+    let refused = standin.post("/orders", body.clone()).await;
+    assert_eq!(refused.status, 503, "stood in for what it cannot have kept: {refused:?}");
+    assert_eq!(standin.post("/orders", "small").await.status, 201);
     drop(holder);
-    eventually(LIMIT, async || standin.post("/orders", "small").await.status == 201).await;
-    let kept = standin.post("/orders", body.clone()).await;
-    assert_eq!(kept.status, 201, "memory was given back: {kept:?}");
-
-    let mut holder = Raw::to(standin.address()).await;
-    holder.write("POST /orders HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await;
-    holder.write(&body).await;
-    eventually(LIMIT, async || {
-        let refused = standin.post("/orders", format!("{body}?")).await;
-        (refused.status == 503).then_some(())
-    })
-    .await;
+    // The memory comes back with the end of the one that held it.
+    eventually(LIMIT, async || standin.post("/orders", body.clone()).await.status == 201).await;
 }
 
 /// An answer whose body pauses for too long ends, broken, so that nobody takes it for whole.
@@ -255,7 +248,8 @@ async fn the_bodies_of_answers_may_not_pause_for_ever() {
         _ = client.stream.read_to_end(&mut all) => {}
         () = tokio::time::sleep(LIMIT) => panic!("standin does not let go"),
     }
-    assert!(String::from_utf8_lossy(&all).ends_with("half"));
+    let all = String::from_utf8_lossy(&all);
+    assert!(all.ends_with("half"), "{all}");
 }
 
 /// Sends half of an answer on every connection, and nothing after it.
@@ -263,6 +257,10 @@ async fn half_answers(app: tokio::net::TcpListener) {
     let mut open = Vec::new();
     loop {
         let (mut connection, _) = app.accept().await.unwrap();
+        // An answer before its request would be no answer.
+        if connection.read(&mut [0; 1024]).await.is_ok_and(|read| read == 0) {
+            continue;
+        }
         let half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
         tokio::io::AsyncWriteExt::write_all(&mut connection, half.as_bytes()).await.unwrap();
         open.push(connection);

@@ -5,6 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,11 +29,17 @@ pub(super) struct Watched {
     /// Made when a write had to wait for the first time; counts while `stalled`.
     timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
+    spoke: Arc<AtomicBool>,
 }
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, watch: FramingWatch, write_idle: Duration) -> Self {
-        Self { stream, watch, write_idle, timer: None, stalled: false }
+        Self { stream, watch, write_idle, timer: None, stalled: false, spoke: Arc::default() }
+    }
+
+    /// Whether enough came to tell HTTP/1 from HTTP/2.
+    pub(super) fn spoke(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.spoke)
     }
 
     /// A write that waits for too long is an error: the client takes nothing.
@@ -62,7 +72,11 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.watch.observe(&buf.filled()[before..]);
+        let read = &buf.filled()[before..];
+        self.watch.observe(read);
+        if read.len() > "PRI".len() {
+            self.spoke.store(true, Ordering::Relaxed);
+        }
         poll
     }
 }
