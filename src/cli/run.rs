@@ -20,6 +20,9 @@ pub(super) struct RunArgs {
     /// Where the admin page and API listen; wins over the configuration.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// Worker threads; wins over the configuration (default: one per core).
+    #[arg(long, value_name = "NUMBER")]
+    workers: Option<std::num::NonZeroUsize>,
     /// The app, if there is no configuration.
     #[arg(long, value_name = "URL", required_unless_present = "config")]
     upstream: Option<String>,
@@ -64,6 +67,9 @@ fn configuration(args: &RunArgs) -> Result<Config, String> {
     };
     if let Some(address) = args.listen {
         config.listen.address = address;
+    }
+    if args.workers.is_some() {
+        config.workers = args.workers;
     }
     if let Some(address) = args.admin {
         config.admin.address = address;

@@ -21,8 +21,8 @@ use crate::{
     config::Role,
     mode::Mode,
     router::{Matched, Route},
-    stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, Policy, StandIn, StoodIn},
-    store::{Certainty, Reason},
+    stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
+    store::{Certainty, Reason, StoreError},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -311,7 +311,12 @@ impl Case {
                     Some(attempt) => attempt.answered_meanwhile().await,
                     None => None,
                 };
-                Ok(meanwhile.and_then(Result::ok).map(|response| by_app(response.map(Answer::App))))
+                match meanwhile {
+                    Some(Ok(response)) => Ok(Some(by_app(response.map(Answer::App)))),
+                    // An error is not "not stored": after a restart the entry may be there, and be replayed.
+                    _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => Err(Refusal::StoreFailed),
+                    _ => Ok(None),
+                }
             }
         }
     }

@@ -27,6 +27,8 @@ pub enum Refusal {
     SequenceHeld,
     /// The same request was accepted before, and the app said no to it since.
     DeclinedBefore,
+    /// The request was written, but whether it lives is not known.
+    StoreFailed,
     /// A standby, or an app that is set aside: nobody is there to ask.
     NobodyToAsk,
 }
@@ -37,7 +39,7 @@ impl Refusal {
         match self {
             Self::Body(_) | Self::BadKey(_) | Self::KeyReused | Self::StillUnderWay => true,
             Self::NoAnswer(error) => matches!(error, UpstreamError::Client { .. }),
-            Self::SequenceHeld | Self::DeclinedBefore | Self::NobodyToAsk => false,
+            Self::SequenceHeld | Self::DeclinedBefore | Self::StoreFailed | Self::NobodyToAsk => false,
         }
     }
 
@@ -66,6 +68,10 @@ impl Refusal {
             Self::DeclinedBefore => Problem::new(StatusCode::CONFLICT, "The same request was declined")
                 .detail("It was accepted while the app was away, and the app declined it since.")
                 .proxy_status(ProxyError::HttpRequestDenied),
+            Self::StoreFailed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The request may or may not be kept")
+                .detail(UNKNOWN)
+                .retry_after(LATER)
+                .proxy_status(ProxyError::ProxyInternalError),
             Self::NobodyToAsk => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The app cannot be asked now")
                 .detail("The request was not applied. It can be sent again.")
                 .retry_after(SOON)
