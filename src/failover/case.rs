@@ -314,7 +314,9 @@ impl Case {
                 match meanwhile {
                     Some(Ok(response)) => Ok(Some(by_app(response.map(Answer::App)))),
                     // An error is not "not stored": after a restart the entry may be there, and be replayed.
-                    _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => Err(Refusal::StoreFailed),
+                    _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
+                        Err(Refusal::StoreFailed)
+                    }
                     _ => Ok(None),
                 }
             }

@@ -39,7 +39,9 @@ impl Refusal {
         match self {
             Self::Body(_) | Self::BadKey(_) | Self::KeyReused | Self::StillUnderWay => true,
             Self::NoAnswer(error) => matches!(error, UpstreamError::Client { .. }),
-            Self::SequenceHeld | Self::DeclinedBefore | Self::StoreFailed | Self::NobodyToAsk => false,
+            Self::SequenceHeld | Self::DeclinedBefore | Self::StoreFailed | Self::NobodyToAsk => {
+                false
+            }
         }
     }
 
