@@ -57,7 +57,24 @@ pub enum Synchronous {
 
 /// Called at named points: of the store `after_commit_before_ack`, `after_sending`; of replay `after_app_applied`.
 #[derive(Clone, Default)]
-pub struct Hook(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Hook {
+    hook: Option<Arc<HookFn>>,
+    /// What goes wrong with the next writes.
+    #[cfg(test)]
+    faults: Arc<std::sync::Mutex<std::collections::VecDeque<Fault>>>,
+}
+
+type HookFn = dyn Fn(&str) + Send + Sync;
+
+/// What a disk may do to a write.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Full,
+    LostBeforeCommit,
+    /// The commit is on disk, but its sync said no.
+    UnknownAfterCommit,
+}
 
 /// Handle of the store; cheap to clone, usable from every thread. The writer thread ends when the last one is dropped.
 #[derive(Clone)]
@@ -246,7 +263,7 @@ impl Store {
     pub async fn close(self) {
         let mut ended = self.shared().ended.subscribe();
         self.shared().gate.close("closed");
-        self.shared().queue.close();
+        self.shared().queue.close("closed");
         // The sender lives in what this handle holds.
         let _ = ended.wait_for(|ended| *ended).await;
     }
@@ -562,25 +579,29 @@ impl StoreOptions {
 
 impl Hook {
     pub fn new(hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(hook)))
+        Self::from(Some(Arc::new(hook) as Arc<HookFn>))
     }
 
     pub(crate) fn at(&self, point: &str) {
-        if let Some(hook) = &self.0 {
+        if let Some(hook) = &self.hook {
             hook(point);
         }
     }
 }
 
-impl From<Option<Arc<dyn Fn(&str) + Send + Sync>>> for Hook {
-    fn from(hook: Option<Arc<dyn Fn(&str) + Send + Sync>>) -> Self {
-        Self(hook)
+impl From<Option<Arc<HookFn>>> for Hook {
+    fn from(hook: Option<Arc<HookFn>>) -> Self {
+        Self {
+            hook,
+            #[cfg(test)]
+            faults: Arc::default(),
+        }
     }
 }
 
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Hook(set)" } else { "Hook(none)" })
+        f.write_str(if self.hook.is_some() { "Hook(set)" } else { "Hook(none)" })
     }
 }
 
@@ -592,7 +613,7 @@ impl fmt::Debug for Store {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.shared.queue.close("closed");
     }
 }
 

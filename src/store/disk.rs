@@ -90,7 +90,6 @@ pub(super) enum DiskKind {
 pub(super) fn kind(store: &Path) -> io::Result<DiskKind> {
     // The constants of statfs(2); their type differs between platforms, their 32 bits do not.
     let found = rustix::fs::statfs(folder(store))?;
-    #[expect(clippy::unnecessary_cast, reason = "f_type has another type on other platforms")]
     let kind = (found.f_type as u64) & 0xffff_ffff;
     Ok(match kind {
         0x0102_1994 => DiskKind::Ephemeral("tmpfs"),

@@ -86,6 +86,7 @@ pub(super) struct OpenIndex {
     in_flight: BTreeSet<i64>,
     dedupe_window: i64,
     customer_window: i64,
+    last_closing: i64,
     visible: i64,
     next_seq: i64,
     next_fence: u64,
@@ -114,6 +115,7 @@ impl OpenIndex {
             in_flight: BTreeSet::new(),
             dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
             customer_window: 0,
+            last_closing: 0,
             visible: 0,
             next_seq: 1,
             next_fence: incarnation.cast_unsigned() << FENCE_BITS,
@@ -289,7 +291,7 @@ impl OpenIndex {
 
     /// Now, but never before an earlier closing: closed entries are forgotten in the order of their times.
     pub(super) fn closing_time(&self, now: UnixMillis) -> UnixMillis {
-        self.closed.back().map_or(now, |last| now.max(UnixMillis(last.closed_at)))
+        now.max(UnixMillis(self.last_closing))
     }
 
     /// Closes an open entry; its key is remembered from `at` on.
@@ -340,6 +342,11 @@ impl OpenIndex {
         self.visible = self.visible.max(seq);
     }
 
+    /// Nothing closes before this.
+    pub(super) fn no_closing_before(&mut self, last: i64) {
+        self.last_closing = self.last_closing.max(last);
+    }
+
     /// Numbers go on after `last`, and everything up to it is durable.
     pub(super) fn continue_after(&mut self, last: i64) {
         self.next_seq = self.next_seq.max(last + 1);
@@ -354,6 +361,7 @@ impl OpenIndex {
 
     /// Remembers the key of a closed entry; in the order of closing.
     pub(super) fn remember(&mut self, closed: Closed) {
+        self.last_closing = self.last_closing.max(closed.closed_at);
         let number = self.closed_base + self.closed.len() as u64;
         self.keys.insert(closed.key, Place::Closed(number));
         self.closed.push_back(closed);

@@ -25,7 +25,7 @@ struct Lanes {
     captures: VecDeque<Capture>,
     capture_bytes: usize,
     asleep: bool,
-    closed: bool,
+    closed: Option<String>,
 }
 
 /// What one transaction will hold.
@@ -47,8 +47,8 @@ pub(super) enum Taken {
 impl Queue {
     pub(super) fn push_mark(&self, job: MarkJob) -> Result<(), StoreError> {
         let mut lanes = self.lock();
-        if lanes.closed {
-            return Err(StoreError::NotAccepting("closed".into()));
+        if let Some(why) = &lanes.closed {
+            return Err(StoreError::NotAccepting(why.clone()));
         }
         if lanes.marks.len() >= MARKS {
             return Err(StoreError::Busy);
@@ -60,8 +60,8 @@ impl Queue {
 
     pub(super) fn push_capture(&self, capture: Capture) -> Result<(), StoreError> {
         let mut lanes = self.lock();
-        if lanes.closed {
-            return Err(StoreError::NotAccepting("closed".into()));
+        if let Some(why) = &lanes.closed {
+            return Err(StoreError::NotAccepting(why.clone()));
         }
         let bytes = capture.entry.bytes;
         let full = lanes.captures.len() >= CAPTURES
@@ -79,7 +79,7 @@ impl Queue {
     /// Everything that waits, up to the size of a transaction: the more waits, the more one fsync serves. No linger.
     pub(super) fn take(&self, patience: Duration) -> Taken {
         let mut lanes = self.lock();
-        if lanes.is_empty() && !lanes.closed {
+        if lanes.is_empty() && lanes.closed.is_none() {
             lanes.asleep = true;
             lanes = match self.wake.wait_timeout(lanes, patience) {
                 Ok((lanes, _)) => lanes,
@@ -87,7 +87,7 @@ impl Queue {
             };
             lanes.asleep = false;
         }
-        match (lanes.is_empty(), lanes.closed) {
+        match (lanes.is_empty(), lanes.closed.is_some()) {
             (false, _) => Taken::Batch(lanes.batch()),
             (true, true) => Taken::Closed,
             (true, false) => Taken::Idle,
@@ -102,16 +102,16 @@ impl Queue {
     }
 
     /// Takes nothing more. What waits is still done.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, why: &str) {
         let mut lanes = self.lock();
-        lanes.closed = true;
+        lanes.closed.get_or_insert_with(|| why.to_owned());
         self.wake(lanes);
     }
 
     /// Drops all that waits: whoever waits for it gets an error.
     pub(super) fn abandon(&self) {
         let mut lanes = self.lock();
-        lanes.closed = true;
+        lanes.closed.get_or_insert_with(|| "its writer ended".into());
         lanes.capture_bytes = 0;
         let dropped = (std::mem::take(&mut lanes.marks), std::mem::take(&mut lanes.captures));
         drop(lanes);
@@ -119,7 +119,7 @@ impl Queue {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().closed.is_some()
     }
 
     pub(super) fn is_empty(&self) -> bool {

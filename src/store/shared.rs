@@ -66,7 +66,7 @@ impl Shared {
             ..Self::parts(StoreOptions::new(""), Receipts::new(0), index, None)
         });
         shared.gate.close(why);
-        shared.queue.close();
+        shared.queue.close(why);
         shared.ended.send_replace(true);
         shared
     }

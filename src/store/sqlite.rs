@@ -34,6 +34,8 @@ pub(super) use write::WriteError;
 pub(super) struct Database {
     connection: Option<Connection>,
     wal_pages: Arc<AtomicI32>,
+    #[cfg(test)]
+    hook: super::Hook,
 }
 
 impl Database {
@@ -57,7 +59,12 @@ impl Database {
             seen.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { connection: Some(connection), wal_pages })
+        Ok(Self {
+            connection: Some(connection),
+            wal_pages,
+            #[cfg(test)]
+            hook: options.hook.clone(),
+        })
     }
 
     /// Moves the log into the file once it is long, after the batch was answered: nobody waits for it but the next one.

@@ -88,7 +88,6 @@ impl Writer {
         self.database.close();
         guard.ended_well();
         drop(self.lock);
-        self.shared.ended.send_replace(true);
     }
 
     /// One batch: decide, write, answer.
@@ -272,6 +271,7 @@ impl Drop for EndGuard {
             self.0.failed.send_replace(Some("the store's writer ended by a bug".into()));
         }
         self.0.queue.abandon();
+        self.0.ended.send_replace(true);
     }
 }
 
@@ -279,3 +279,189 @@ impl Drop for EndGuard {
 const IDLE: Duration = Duration::from_millis(500);
 /// Entries decided while the index is locked.
 const PORTION: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::store::*;
+
+    async fn opened(folder: &std::path::Path) -> (Store, Hook) {
+        let hook = Hook::default();
+        let options = StoreOptions {
+            accept_ephemeral: true,
+            hook: hook.clone(),
+            ..StoreOptions::new(folder.join("standin.db"))
+        };
+        (Store::open(options).unwrap(), hook)
+    }
+
+    fn next(hook: &Hook, faults: &[Fault]) {
+        hook.faults.lock().unwrap().extend(faults);
+    }
+
+    fn entry(key: u128) -> NewEntry {
+        NewEntry {
+            request_id: key.to_string(),
+            received_at: UnixMillis::now(),
+            route: "checkout".into(),
+            upstream: "shop".into(),
+            identity: Identity {
+                key: Digest(key),
+                key_text: key.to_string(),
+                fingerprint: Digest(key),
+                principal: String::new(),
+            },
+            sequence: None,
+            reason: Reason::TimedOut,
+            certainty: Certainty::NotSent,
+            cause: String::new(),
+            not_before: UnixMillis(0),
+            expires_at: UnixMillis(i64::MAX),
+            request: StoredRequest {
+                method: "POST".into(),
+                target: "/".into(),
+                headers: vec![],
+                body: bytes::Bytes::new(),
+                trailers: vec![],
+                client_ip: String::new(),
+            },
+            answer: KeptAnswer { status: 201, headers: vec![], body: bytes::Bytes::new() },
+            labels: vec![],
+            amount: 10,
+            customer: Some(Digest(1)),
+            caps: Arc::new(Caps {
+                open: 3,
+                open_sum: Some(30),
+                per_customer: Some((3, Duration::from_secs(60))),
+            }),
+            held: None,
+        }
+    }
+
+    async fn append(store: &Store, key: u128) -> Result<Seq, StoreError> {
+        match store.append(entry(key)).await? {
+            Appended::New(durable) => Ok(durable.seq()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn accepts(store: &Store) {
+        let mut accepting = store.accepting();
+        accepting.wait_for(|accepting| *accepting == Accepting::Yes).await.unwrap();
+    }
+
+    fn again() -> Verdict {
+        Verdict::Again {
+            not_before: UnixMillis(0),
+            certainty: Certainty::SentUnknown,
+            counts: true,
+            why: String::new(),
+            answer: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_no_yes_and_what_it_left_is_accepted_without_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = opened(folder.path()).await;
+        append(&store, 1).await.unwrap();
+        next(&hook, &[Fault::UnknownAfterCommit]);
+        assert!(matches!(append(&store, 2).await, Err(StoreError::Failed(_))));
+        accepts(&store).await;
+        let found = store.key_state(Digest(2), Digest(2));
+        assert!(matches!(found, KeyState::Open { state: State::Stored, .. }), "{found:?}");
+        next(&hook, &[Fault::LostBeforeCommit]);
+        assert!(matches!(append(&store, 3).await, Err(StoreError::Failed(_))));
+        accepts(&store).await;
+        assert_eq!(store.key_state(Digest(3), Digest(3)), KeyState::Unknown);
+        // Caps are exact again: two are open, one fits.
+        assert_eq!(store.totals().routes["checkout"].open, 2);
+        let seq = append(&store, 4).await.unwrap();
+        assert_eq!(seq, Seq(3));
+        let full = store.append(entry(5)).await.unwrap();
+        assert!(matches!(full, Appended::CapReached(Cap::Open)));
+    }
+
+    #[tokio::test]
+    async fn a_send_that_its_replayer_knows_of_outlives_a_failure_and_another_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = opened(folder.path()).await;
+        let (known, unknown) = (append(&store, 1).await.unwrap(), append(&store, 2).await.unwrap());
+        let sending = store.sending(store.lease(known).unwrap()).await.unwrap();
+        next(&hook, &[Fault::UnknownAfterCommit]);
+        let refused = store.sending(store.lease(unknown).unwrap()).await;
+        assert!(matches!(refused, Err(StoreError::Failed(_))));
+        accepts(&store).await;
+        assert_eq!(store.load(known).await.unwrap().state, State::Sending);
+        let read = store.load(unknown).await.unwrap();
+        assert_eq!((read.state, read.certainty), (State::Stored, Certainty::NotSent));
+        assert_eq!(read.attempts, 0, "nothing was sent");
+        store.finish(&sending, again()).await.unwrap();
+        let lease = store.lease(unknown).unwrap();
+        assert!(lease.fence > sending.fence);
+        let sending = store.sending(lease).await.unwrap();
+        assert_eq!(sending.attempt, 1);
+    }
+
+    #[tokio::test]
+    async fn a_result_whose_write_failed_can_be_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = opened(folder.path()).await;
+        for (key, fault) in [(1, Fault::UnknownAfterCommit), (2, Fault::LostBeforeCommit)] {
+            let seq = append(&store, key).await.unwrap();
+            let sending = store.sending(store.lease(seq).unwrap()).await.unwrap();
+            next(&hook, &[fault]);
+            let failed = store.finish(&sending, again()).await;
+            assert!(matches!(failed, Err(StoreError::Failed(_))));
+            store.finish(&sending, again()).await.unwrap();
+            accepts(&store).await;
+            assert_eq!(store.load(seq).await.unwrap().attempts, 1);
+            assert_eq!(store.history(seq).await.unwrap().len(), 3, "written once");
+        }
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_captures_are_refused_and_marks_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = opened(folder.path()).await;
+        let seq = append(&store, 1).await.unwrap();
+        let (lease, reserve) =
+            (store.lease(seq).unwrap(), folder.path().join("standin.db.reserve"));
+        next(&hook, &[Fault::Full]);
+        // In one batch.
+        let (sending, refused) = tokio::join!(store.sending(lease), store.append(entry(2)));
+        assert!(matches!(refused, Err(StoreError::NotAccepting(_))), "{refused:?}");
+        let sending = sending.unwrap();
+        assert_eq!(reserve.metadata().unwrap().len(), 0, "given up");
+        assert!(matches!(&*store.accepting().borrow(), Accepting::No(why) if why.contains("full")));
+        store.finish(&sending, again()).await.unwrap();
+        accepts(&store).await;
+        assert!(reserve.metadata().unwrap().len() > 0, "kept again");
+        append(&store, 3).await.unwrap();
+        assert_eq!(store.totals().routes["checkout"].open, 2);
+        // Not even the reserve helps: the claim goes back.
+        next(&hook, &[Fault::Full, Fault::Full]);
+        let failed = store.sending(store.lease(seq).unwrap()).await;
+        assert!(matches!(failed, Err(StoreError::Failed(_))));
+        accepts(&store).await;
+        store.lease(seq).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_fails_says_so_and_nothing_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let hook = Hook::new(|point| assert_ne!(point, "after_commit_before_ack", "a bug"));
+        let options = StoreOptions {
+            accept_ephemeral: true,
+            hook,
+            ..StoreOptions::new(folder.path().join("standin.db"))
+        };
+        let store = Store::open(options).unwrap();
+        let mut failed = store.failed();
+        assert!(matches!(append(&store, 1).await, Err(StoreError::Failed(_))));
+        failed.wait_for(Option::is_some).await.unwrap();
+        assert!(matches!(append(&store, 2).await, Err(StoreError::NotAccepting(_))));
+        assert!(matches!(*store.accepting().borrow(), Accepting::No(_)));
+    }
+}

@@ -114,12 +114,11 @@ impl OpenIndex {
             .iter()
             .filter(|lane| self.lane_fits(lane, scope))
             .filter_map(|lane| {
-                let mut ripe = lane.ripe.range(..=self.visible);
-                if ripe.any(|&seq| self.is_due(lane, seq, now)) {
-                    return Some(now);
-                }
-                lane.waiting.first().map(|&(due, _)| UnixMillis(due))
+                let waiting = lane.waiting.first().map(|&(due, _)| due);
+                let ripe = self.first_ripe(lane, now);
+                waiting.into_iter().chain(ripe).min()
             })
+            .map(|due| UnixMillis(due.max(now.0)))
             .min()
     }
 
@@ -145,6 +144,15 @@ impl OpenIndex {
         }
     }
 
+    /// When the first of the ripe ones falls due: long ago, unless somebody else's clock is a little ahead.
+    fn first_ripe(&self, lane: &Lane, now: UnixMillis) -> Option<i64> {
+        let mut ripe = lane.ripe.range(..=self.visible).copied();
+        if lane.ripe_until <= now.0 {
+            return ripe.next().map(|_| now.0);
+        }
+        ripe.filter_map(|seq| self.rows.get(&seq)).map(|row| row.not_before).min()
+    }
+
     fn is_due(&self, lane: &Lane, seq: i64, now: UnixMillis) -> bool {
         lane.ripe_until <= now.0 || self.rows.get(&seq).is_some_and(|row| row.not_before <= now.0)
     }
@@ -163,4 +171,5 @@ impl OpenIndex {
     }
 }
 
-const CLOCK_SET_BACK: i64 = 60_000;
+/// Milliseconds by which callers' clocks may differ.
+const CLOCK_SET_BACK: i64 = 1000;

@@ -43,12 +43,12 @@ impl Database {
             entry.delete(&step, forgotten, indexed_to, &mut sums)?;
         }
         sums.write_volumes(&step)?;
-        let forgotten = forget(&step, retention.min(forgotten))?;
-        deleted.more = old.len() as i64 == STEP || forgotten as i64 == STEP;
         if let Some(last) = old.last() {
             set_number(&step, DELETED_AT, last.closed_at)?;
             set_number(&step, DELETED_SEQ, last.seq)?;
         }
+        let forgotten = forget(&step, retention.min(forgotten))?;
+        deleted.more = old.len() as i64 == STEP || forgotten as i64 == STEP;
         if old.is_empty() && forgotten == 0 {
             return Ok(deleted);
         }
@@ -80,7 +80,7 @@ fn old_entries(step: &Transaction<'_>, retention: UnixMillis) -> Result<Vec<Old>
     let mut statement = step.prepare_cached(
         "SELECT seq, closed_at, outcome = 'declined', route FROM state
          WHERE closed_at IS NOT NULL AND closed_at >= ?1 AND (closed_at > ?1 OR seq > ?2)
-             AND closed_at <= ?3 ORDER BY closed_at, seq LIMIT ?4",
+             AND closed_at < ?3 ORDER BY closed_at, seq LIMIT ?4",
     )?;
     let old = statement.query_map(params![after.0, after.1, retention.0, STEP], |row| {
         Ok(Old {
@@ -134,7 +134,7 @@ impl Old {
 fn forget(step: &Transaction<'_>, forgotten: UnixMillis) -> Result<usize, StoreError> {
     let deleted = (number(step, DELETED_AT)?, number(step, DELETED_SEQ)?);
     let mut statement = step.prepare_cached(
-        "SELECT seq FROM state WHERE closed_at IS NOT NULL AND closed_at <= ?1
+        "SELECT seq FROM state WHERE closed_at IS NOT NULL AND closed_at < ?1
              AND (closed_at < ?2 OR (closed_at = ?2 AND seq <= ?3)) ORDER BY closed_at, seq LIMIT ?4",
     )?;
     let seqs: Vec<i64> = statement
@@ -154,7 +154,7 @@ fn forget(step: &Transaction<'_>, forgotten: UnixMillis) -> Result<usize, StoreE
 
 pub(super) const LAST_SEQ: &str = "last_seq";
 pub(super) const OLDEST_OPEN: &str = "oldest_open";
-const DELETED_AT: &str = "deleted_at";
+pub(super) const DELETED_AT: &str = "deleted_at";
 const DELETED_SEQ: &str = "deleted_seq";
 /// Entries of one step: some milliseconds.
 const STEP: i64 = 128;

@@ -10,7 +10,7 @@ use super::{
     Database,
     lazy::{INDEXED_TO, SEGMENT},
     read::{digest, optional_word, word},
-    retention::{LAST_SEQ, OLDEST_OPEN},
+    retention::{DELETED_AT, LAST_SEQ, OLDEST_OPEN},
 };
 use crate::{
     store::{
@@ -94,7 +94,7 @@ fn settle_sends(
             .is_some_and(|row| row.state == State::Sending && row.fence == fence.cast_unsigned());
         if !goes_on {
             // Its replayer was told that it must not send.
-            let change = "state = 'stored', attempts = max(attempts - 1, 0)";
+            let change = "state = 'stored', attempts = max(attempts - 1, 0), fence = 0";
             step.execute(&format!("UPDATE state SET {change} WHERE seq = ?"), [seq])?;
             let why = "the store failed before it was sent";
             line(step, seq, now, State::Stored, None, why, attempts)?;
@@ -119,7 +119,7 @@ fn interrupted_send(
         (state, None, "standin ended while sending it: it may have been applied")
     };
     step.execute(
-        "UPDATE state SET state = ?2, held = ?3, certainty = ?4, interrupted = ?5,
+        "UPDATE state SET state = ?2, held = ?3, certainty = ?4, interrupted = ?5, fence = 0,
              not_before = max(not_before, ?6) WHERE seq = ?1",
         params![
             seq,
@@ -185,6 +185,7 @@ fn rebuild(
         index.set_customer_window(window);
         count_customers(connection, index, UnixMillis(now.0.saturating_sub(window)))?;
     }
+    index.no_closing_before(number(connection, DELETED_AT)?.unwrap_or(0));
     let last: Option<i64> =
         connection.query_row("SELECT max(seq) FROM log", [], |row| row.get(0))?;
     let ever = number(connection, LAST_SEQ)?.unwrap_or(0);

@@ -9,6 +9,8 @@ use super::{
     Database, read,
     start::{CUSTOMER_WINDOW, set_number},
 };
+#[cfg(test)]
+use crate::store::Fault;
 use crate::store::{
     AuditLine, KeptAnswer, Outcome,
     codec::{self, Prepared},
@@ -34,9 +36,21 @@ impl Database {
         &mut self,
         plan: &Plan,
     ) -> Result<Vec<Option<KeptAnswer>>, WriteError> {
+        #[cfg(test)]
+        let fault = self.hook.faults.lock().unwrap().pop_front();
+        #[cfg(test)]
+        match fault {
+            Some(Fault::Full) => return Err(WriteError::Full),
+            Some(Fault::LostBeforeCommit) => return Err(WriteError::Broken("a test".into())),
+            Some(Fault::UnknownAfterCommit) | None => {}
+        }
         let connection =
             self.connection().map_err(|error| WriteError::Broken(error.to_string()))?;
         let written = try_write(connection, plan);
+        #[cfg(test)]
+        if matches!(fault, Some(Fault::UnknownAfterCommit)) {
+            return Err(WriteError::Broken("a test".into()));
+        }
         if written.is_err() && !connection.is_autocommit() {
             connection
                 .execute_batch("ROLLBACK")

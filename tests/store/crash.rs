@@ -1,0 +1,227 @@
+//! What survives: ends at any moment, damaged files, other programs on the file.
+
+use std::{os::unix::fs::PermissionsExt, path::PathBuf};
+
+use super::*;
+
+/// The files as they are at one moment, as after a kill. Only right while no checkpoint runs: the log is short here.
+fn copy_as_killed(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["standin.db", "standin.db-wal"] {
+        std::fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn whatever_was_acknowledged_is_there_after_a_kill_at_any_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let mut background = tokio::task::JoinSet::new();
+    let other = store.clone();
+    background.spawn(async move {
+        for key in 1000..1150 {
+            append(&other, entry(key)).await;
+        }
+    });
+    for round in 0..10 {
+        let seq = append(&store, entry(round)).await.seq();
+        let sending = send(&store, seq).await;
+        if round % 2 == 0 {
+            store.finish(&sending, close(Outcome::Completed)).await.unwrap();
+        }
+        let copy = copy_as_killed(folder.path());
+        let again = Store::open(options(copy.path())).unwrap();
+        for key in 0..=round {
+            let state = again.key_state(Digest(key), fingerprint(key));
+            match state {
+                KeyState::Remembered { outcome: Outcome::Completed, .. } if key % 2 == 0 => {}
+                KeyState::Open { state: State::Stored, certainty, .. } if key % 2 == 1 => {
+                    assert_eq!(certainty, Certainty::SentUnknown, "it was being sent");
+                }
+                other => panic!("{key}: {other:?}"),
+            }
+        }
+        again.close().await;
+    }
+    background.join_all().await;
+}
+
+#[tokio::test]
+async fn an_entry_found_in_sending_is_unknown_and_after_three_times_a_persons() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    let seq = append(&store, entry(1)).await.seq();
+    for start in 1..=3 {
+        let sending = send(&store, seq).await;
+        assert_eq!(sending.attempt, start);
+        store.close().await;
+        store = Store::open(options(folder.path())).unwrap();
+        let lapsed = store.finish(&sending, close(Outcome::Completed)).await;
+        assert!(matches!(lapsed, Err(StoreError::Moved(_))), "that was another life");
+        let read = store.load(seq).await.unwrap();
+        assert_eq!(read.certainty, Certainty::SentUnknown);
+        let expected = if start < 3 { State::Stored } else { State::Held };
+        assert_eq!(read.state, expected);
+    }
+    let read = store.load(seq).await.unwrap();
+    assert_eq!(read.held, Some(HeldReason::Attempts));
+    let history = store.history(seq).await.unwrap();
+    assert_eq!(history.iter().filter(|line| line.who == "start").count(), 3);
+    store.release(seq, Duration::ZERO, "ada", "try").await.unwrap();
+    let sending = send(&store, seq).await;
+    store.finish(&sending, again(Certainty::SentUnknown)).await.unwrap();
+    let _sending = send(&store, seq).await;
+    store.close().await;
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.load(seq).await.unwrap().state, State::Stored, "counted anew: in a row");
+}
+
+#[tokio::test]
+async fn what_was_being_sent_waits_for_the_late_window_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let seq = append(&store, entry(1)).await.seq();
+    let _sending = send(&store, seq).await;
+    store.close().await;
+    let late_window = Duration::from_secs(60);
+    let store = Store::open(StoreOptions { late_window, ..options(folder.path()) }).unwrap();
+    assert_eq!(due(&store), []);
+    let later = UnixMillis::now().plus(late_window);
+    assert_eq!(store.due(&Scope::default(), later, 10), [seq]);
+}
+
+#[tokio::test]
+async fn a_second_standin_on_the_same_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let path = folder.path().join("standin.db");
+    match Store::open(options(folder.path())) {
+        Err(StoreError::InUse(used)) => assert_eq!(used, path),
+        other => panic!("{other:?}"),
+    }
+    store.close().await;
+    let store = Store::open(options(folder.path())).unwrap();
+    let other = store.clone();
+    drop(store);
+    append(&other, entry(1)).await;
+    drop(other);
+    // The last handle is gone: the writer ends by itself.
+    until(async || Store::open(options(folder.path())).ok()).await;
+}
+
+#[tokio::test]
+async fn a_newer_file_a_foreign_file_and_a_damaged_file_are_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    Store::open(options(folder.path())).unwrap().close().await;
+    sql(folder.path()).pragma_update(None, "user_version", 99).unwrap();
+    let newer = Store::open(options(folder.path()));
+    assert!(matches!(newer, Err(StoreError::Newer(_, 99))), "{newer:?}");
+
+    let foreign = tempfile::tempdir().unwrap();
+    sql(foreign.path()).execute_batch("CREATE TABLE a (b)").unwrap();
+    let refused = Store::open(options(foreign.path()));
+    assert!(
+        matches!(&refused, Err(StoreError::Failed(why)) if why.contains("no store of standin"))
+    );
+
+    let damaged = tempfile::tempdir().unwrap();
+    let path = damaged.path().join("standin.db");
+    let bytes = vec![0x5a; 100_000];
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = Store::open(options(damaged.path()));
+    assert!(
+        matches!(&refused, Err(StoreError::Failed(why)) if why.contains("damaged")),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn damage_within_the_file_is_found_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    append_all(&store, (0..500).map(entry)).await;
+    store.close().await;
+    let path = folder.path().join("standin.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Headers of b-tree pages in the middle.
+    let pages = bytes.len() / 8192;
+    for page in pages / 2..pages / 2 + 8 {
+        bytes[page * 8192..][..16].fill(0xee);
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = Store::open(options(folder.path()));
+    assert!(
+        matches!(&refused, Err(StoreError::Failed(why)) if why.contains("damaged")),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "left as it is");
+}
+
+#[tokio::test]
+async fn a_row_that_changed_by_itself_is_not_intact() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let seqs: Vec<Seq> =
+        append_all(&store, (0..5).map(entry)).await.iter().map(Durable::seq).collect();
+    store.close().await;
+    let file = sql(folder.path());
+    for (column, value, seq) in [
+        ("body", r#"X'7b7d'"#, seqs[0]),
+        ("target", "'/refund'", seqs[1]),
+        ("headers", "X'00'", seqs[2]),
+        ("answer_status", "500", seqs[3]),
+    ] {
+        file.execute(&format!("UPDATE log SET {column} = {value} WHERE seq = ?"), [seq.0]).unwrap();
+    }
+    drop(file);
+    let store = Store::open(options(folder.path())).unwrap();
+    for seq in &seqs[..4] {
+        assert!(!store.load(*seq).await.unwrap().intact);
+    }
+    assert!(store.load(seqs[4]).await.unwrap().intact);
+}
+
+#[tokio::test]
+async fn all_files_are_their_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    append(&store, entry(1)).await;
+    until(async || folder.path().join("standin.db.reserve").exists().then_some(())).await;
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 5, "{files:?}");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn another_programs_lock_on_the_file_is_an_honest_error_and_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    append(&store, entry(1)).await;
+    let other = sql(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.append(entry(2)).await;
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.key_state(Digest(2), fingerprint(2)), KeyState::Unknown);
+    append(&store, entry(2)).await;
+}
+
+#[tokio::test]
+async fn the_hook_is_called_between_commit_and_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let note = Arc::clone(&seen);
+    let hook = Hook::new(move |point| note.lock().unwrap().push(point.to_owned()));
+    let store = Store::open(StoreOptions { hook, ..options(folder.path()) }).unwrap();
+    let seq = append(&store, entry(1)).await.seq();
+    assert_eq!(*seen.lock().unwrap(), ["after_commit_before_ack"]);
+    let _sending = send(&store, seq).await;
+    until(async || (seen.lock().unwrap().len() == 2).then_some(())).await;
+    assert_eq!(seen.lock().unwrap()[1], "after_sending");
+}
