@@ -243,7 +243,8 @@ fn each_once(shop: &Shop, count: usize) {
 
 #[tokio::test]
 async fn killed_at_the_worst_points_each_order_is_applied_once() {
-    for (point, duplicates) in [("after_sending", 0), ("after_app_applied", 1)] {
+    // After `sending` the request may have left before the process ended.
+    for (point, duplicates) in [("after_sending", 0..=1), ("after_app_applied", 1..=1)] {
         let mut shop = Shop::start().await;
         let standin = Standin::start(&config(shop.address(), "", "", "")).await;
         assert_eq!(standin.get("/").await.status, 200);
@@ -263,7 +264,8 @@ async fn killed_at_the_worst_points_each_order_is_applied_once() {
         let standin = standin.restart().await;
         become_of(&standin, &[("completed", 5)]).await;
         each_once(&shop, 5);
-        assert_eq!(shop.refused_duplicates(), duplicates, "{point}");
+        let refused = shop.refused_duplicates();
+        assert!(duplicates.contains(&refused), "{point}: {refused}");
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Lane {
     /// Times in a row that the pace was cut.
     failures: u32,
     pause: Option<Pause>,
+    /// While the breaker is half-open: until then the trial is left to a live request.
+    live_first_until: Option<Instant>,
     /// While the breaker is open: when a canary may find out by itself whether it still must be.
     trial_at: Option<Instant>,
     live: LiveWatch,
@@ -76,6 +78,7 @@ impl Lane {
             pace: Pace::new(ceiling.min(most)),
             failures: 0,
             pause: None,
+            live_first_until: None,
             trial_at: None,
             live: LiveWatch::default(),
             replayed: false,
@@ -105,6 +108,9 @@ impl Lane {
                 self.pause = self.pause.take().filter(|pause| pause.asked);
                 self.routes.iter_mut().for_each(|route| route.stopped = false);
             }
+            Condition::Probing { .. } if !matches!(self.seen, Condition::Probing { .. }) => {
+                self.live_first_until = Some(now + LIVE_FIRST);
+            }
             Condition::Up | Condition::Unknown | Condition::Probing { .. } => {}
         }
         self.seen = seen;
@@ -119,6 +125,13 @@ impl Lane {
         let one = 1_u32.saturating_sub(self.pace.in_flight());
         match &self.seen {
             Condition::Up => Ok(self.pace.room()),
+            Condition::Probing { .. } if self.live_first_until.is_some_and(|at| now < at) => {
+                let why = format!(
+                    "a live request may find out first whether {} is back",
+                    self.upstream.name
+                );
+                Err(Closed { why, until: self.live_first_until })
+            }
             Condition::Unknown | Condition::Probing { .. } => Ok(one.min(self.pace.room())),
             Condition::Down { .. } if self.trial_at.is_some_and(|at| now >= at) => {
                 Ok(one.min(self.pace.room()))
@@ -210,6 +223,115 @@ fn sample(counters: &Counters, routes: &[usize]) -> Sample {
     sample
 }
 
+/// A replay that fails for reasons of its own must not keep the breaker open for live requests.
+const LIVE_FIRST: Duration = Duration::from_millis(500);
 /// Waits after a failed canary; doubled with each in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, router::Routes};
+
+    fn lane() -> (Lane, watch::Sender<Condition>) {
+        let text = "[upstream.app]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+                    [route.a]\nmatch = \"POST /\"\n[route.a.replay]\npace = 8\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let routes = Routes::new(&config).unwrap();
+        let mut lane = Lane::new(Arc::clone(&routes.upstreams[0]), &routes.all, 256);
+        let (condition, receiver) = watch::channel(Condition::Up);
+        lane.condition = receiver;
+        lane.look(Instant::now());
+        (lane, condition)
+    }
+
+    fn down() -> Condition {
+        Condition::Down { since: crate::time::UnixMillis(0), cause: "refused".into() }
+    }
+
+    fn probing() -> Condition {
+        Condition::Probing { since: crate::time::UnixMillis(0), cause: "refused".into() }
+    }
+
+    fn one(lane: &mut Lane, felt: Felt, asked: Option<Duration>, now: Instant) {
+        let ticket = lane.begin(0, now);
+        lane.end(0, ticket, felt, asked, now, &mut Chance::seeded(1));
+    }
+
+    fn why(lane: &Lane, now: Instant) -> String {
+        lane.gate(now).unwrap_err().why
+    }
+
+    #[test]
+    fn down_lets_nothing_through_but_a_rare_canary() {
+        let (mut lane, condition) = lane();
+        let now = Instant::now();
+        one(&mut lane, Felt::Good, None, now);
+        assert_eq!(lane.gate(now), Ok(2));
+        condition.send_replace(down());
+        lane.look(now);
+        assert_eq!(why(&lane, now), "app is down: refused");
+        let later = now + lane.upstream.config.breaker.max_open;
+        assert_eq!(lane.gate(later), Ok(1));
+        one(&mut lane, Felt::Neutral, None, later);
+        assert!(lane.gate(later).is_err(), "one in so long a time");
+    }
+
+    #[test]
+    fn half_open_is_for_live_requests_first_and_then_for_one_canary() {
+        let (mut lane, condition) = lane();
+        let now = Instant::now();
+        condition.send_replace(probing());
+        lane.look(now);
+        assert!(why(&lane, now).contains("live request"));
+        let later = now + LIVE_FIRST;
+        assert_eq!(lane.gate(later), Ok(1));
+        let _out = lane.begin(0, later);
+        assert_eq!(lane.gate(later), Ok(0));
+    }
+
+    #[test]
+    fn an_app_that_is_back_ends_our_pause_but_not_its_own() {
+        let (mut lane, condition) = lane();
+        let now = Instant::now();
+        lane.routes[0].stopped = true;
+        one(&mut lane, Felt::Bad, None, now);
+        assert!(why(&lane, now).contains("failed"));
+        for state in [down(), Condition::Up] {
+            condition.send_replace(state);
+            lane.look(now);
+        }
+        assert_eq!(lane.gate(now), Ok(1));
+        assert!(!lane.routes[0].stopped, "a stop lasts until the next recovery");
+
+        one(&mut lane, Felt::Bad, Some(Duration::from_secs(60)), now);
+        for state in [down(), Condition::Up] {
+            condition.send_replace(state);
+            lane.look(now);
+        }
+        assert!(why(&lane, now).contains("Retry-After"));
+        assert_eq!(lane.gate(now + Duration::from_secs(60)), Ok(1));
+    }
+
+    #[test]
+    fn live_requests_that_fail_make_it_slower() {
+        let (mut lane, _condition) = lane();
+        let (now, counters) = (Instant::now(), Counters::default());
+        let worker = counters.worker(1);
+        for size in [1, 2, 5] {
+            let out: Vec<_> = (0..size).map(|_| lane.begin(0, now)).collect();
+            for ticket in out {
+                lane.end(0, ticket, Felt::Good, None, now, &mut Chance::seeded(1));
+            }
+        }
+        lane.sample(&counters);
+        assert_eq!(lane.allowed(now), 8);
+        one(&mut lane, Felt::Good, None, now);
+        for answered in [Answered::ByApp; 8].into_iter().chain([Answered::ByAppError; 4]) {
+            worker.routes[0].count(answered, Duration::from_millis(1));
+        }
+        lane.sample(&counters);
+        assert_eq!(lane.allowed(now), 1, "back to the first canary");
+    }
+}

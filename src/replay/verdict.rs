@@ -74,7 +74,10 @@ pub(super) fn after_answer(
             let wait = backoff(attempt, policy.min_backoff, policy.max_backoff, chance)
                 .max(if working { policy.late_window } else { Duration::ZERO })
                 .max(pause.unwrap_or_default());
-            let felt = if answer.status.as_u16() == 409 { Felt::Neutral } else { Felt::Bad };
+            // A 4xx about this request (409, or by a rule) says nothing about the app's strength.
+            let about_it = answer.status.is_client_error()
+                && !matches!(answer.status.as_u16(), 408 | 425 | 429);
+            let felt = if about_it { Felt::Neutral } else { Felt::Bad };
             let verdict = again(policy, Some(attempt), certainty, why, kept, now, wait);
             Ending { verdict, felt, pause }
         }
@@ -281,6 +284,20 @@ mod tests {
         let error = UpstreamError::BreakerOpen { retry_after: Duration::from_secs(2) };
         let ending = failed(&policy(false), &error, 1);
         assert_eq!((ending.felt, ending.pause), (Felt::Neutral, Some(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn only_answers_that_say_not_now_slow_the_pace_down() {
+        let refusal = Class::Again(Certainty::NotSent);
+        for (status, felt) in [
+            (408, Felt::Bad),
+            (409, Felt::Neutral),
+            (422, Felt::Neutral),
+            (429, Felt::Bad),
+            (503, Felt::Bad),
+        ] {
+            assert_eq!(answered(&policy(true), refusal, &answer(status), 1).felt, felt, "{status}");
+        }
     }
 
     #[test]
