@@ -13,6 +13,7 @@ mod listen;
 pub mod load;
 pub mod matching;
 mod near;
+mod paths;
 mod references;
 mod replay;
 mod route;
@@ -108,9 +109,9 @@ impl Config {
 /// Without what references gave, wherever it stands.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { role, workers, drain, listen, admin, log, store, request_id, .. } = self;
+        let Self { role, workers, drain, listen, admin, log, store, request_id, replay, .. } = self;
         let head = format!(
-            "{role:?} {workers:?} {drain:?} {listen:?} {admin:?} {log:?} {store:?} {request_id:?}"
+            "{role:?} {workers:?} {drain:?} {listen:?} {admin:?} {log:?} {store:?} {request_id:?} {replay:?}"
         );
         let whole = format!("Config({head} {:?} {:?})", self.upstream, self.route);
         f.write_str(&self.secrets.hide(&whole))

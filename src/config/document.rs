@@ -9,6 +9,7 @@ use toml::{
 
 use super::{
     faults::{Fault, Faults},
+    paths::{find, index, is_index, key_of, remove_item},
     references::Reference,
 };
 
@@ -242,60 +243,6 @@ impl<'t> Document<'t> {
             None => message,
         }
     }
-}
-
-/// The innermost value written at exactly this place.
-pub(super) fn find(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
-    table.iter().any(|(key, value)| {
-        path.push(key.get_ref().to_string());
-        let found = find_in(value, span, path) || key.span() == *span;
-        if !found {
-            path.pop();
-        }
-        found
-    })
-}
-
-fn find_in(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
-    let inside = match value.get_ref() {
-        DeValue::Table(table) => find(table, span, path),
-        DeValue::Array(items) => items.iter().enumerate().any(|(at, item)| {
-            path.push(index(at));
-            let found = find_in(item, span, path);
-            if !found {
-                path.pop();
-            }
-            found
-        }),
-        _ => false,
-    };
-    inside || value.span() == *span
-}
-
-/// A step into an array: `[0]`.
-pub(super) fn index(at: usize) -> String {
-    format!("[{at}]")
-}
-
-/// A path as people write it: `route.checkout.stand_in.on[0]`.
-fn key_of(path: &[&str]) -> String {
-    let mut key = String::new();
-    for step in path {
-        if !key.is_empty() && !is_index(step) {
-            key.push('.');
-        }
-        key.push_str(step);
-    }
-    key
-}
-
-fn is_index(step: &str) -> bool {
-    step.starts_with('[')
-}
-
-fn remove_item(items: &mut toml::de::DeArray<'_>, step: &str) {
-    let kept = std::mem::replace(items, toml::de::DeArray::new()).into_iter().enumerate();
-    *items = kept.filter(|(at, _)| index(*at) != step).map(|(_, item)| item).collect();
 }
 
 const MOST_FAULTS: usize = 200;

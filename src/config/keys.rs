@@ -9,9 +9,9 @@ use toml::{
 };
 
 use super::{
-    document::{Document, index},
+    document::Document,
     near,
-    references::strs,
+    paths::{index, strs},
     schema,
 };
 

@@ -16,9 +16,10 @@ use toml::{
 pub use super::faults::{Fault, Faults, Warning};
 use super::{
     Config, UpstreamConfig, contradictions,
-    document::{self, Document},
+    document::Document,
     files, keys,
-    references::{self, Secrets, Surroundings, strs},
+    paths::{self, strs},
+    references::{self, Secrets, Surroundings},
     schema,
 };
 
@@ -144,7 +145,7 @@ fn read<'t, T: DeserializeOwned>(
             Err(error) => error,
         };
         let mut path: Vec<String> = section.iter().map(|step| (*step).to_owned()).collect();
-        let found = error.span().is_some_and(|span| document::find(&table, &span, &mut path));
+        let found = error.span().is_some_and(|span| paths::find(&table, &span, &mut path));
         if !found || !document.sound(&strs(&path)) && !path.last()?.starts_with('[') {
             // The schema and the types disagree: our own bug, but no reason to fall over.
             document.fault_at(document.span_of(section), section, error.message());

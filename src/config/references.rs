@@ -8,8 +8,9 @@ use toml::{
 };
 
 use super::{
-    document::{Document, index},
+    document::Document,
     files,
+    paths::{index, strs},
 };
 
 /// One reference that was resolved.
@@ -175,10 +176,6 @@ impl Surroundings<'_> {
             _ => Err(format!("write `${{env:NAME}}` or `${{file:PATH}}`; {LITERAL}")),
         }
     }
-}
-
-pub(super) fn strs(path: &[String]) -> Vec<&str> {
-    path.iter().map(String::as_str).collect()
 }
 
 const LITERAL: &str = "a literal `${` is written `$${`";

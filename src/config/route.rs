@@ -23,11 +23,14 @@ pub struct RouteConfig {
     pub timeout: Option<Duration>,
     /// How the app itself refuses duplicates: what protects replays.
     pub app_dedupes: Option<AppDedupes>,
-    /// CEL to a string: what makes two requests the same, for example `body.cart_id`.
+    /// CEL to a string: what makes two requests the same, for example `body.cart_id`. Default: the client's
+    /// `Idempotency-Key`, else the request id.
     pub dedupe_by: Option<Expr>,
-    /// CEL to a string: whose request it is; keys are scoped by it.
+    /// CEL to a string: whose request it is; keys are scoped by it. Default: `iss` and `sub` of a JWT, else a hash of
+    /// `Authorization`, else nobody.
     pub principal: Option<Expr>,
-    /// CEL to a string: requests of one sequence are replayed in order. PUT, PATCH, DELETE: the target by default.
+    /// CEL to a string: requests of one sequence are replayed in order. Default for PUT, PATCH and
+    /// DELETE: the path; for others: none.
     pub sequence_by: Option<Expr>,
     /// CEL to strings: what support searches entries by.
     #[serde(default)]

@@ -456,6 +456,13 @@ max_bytes = "1KiB" # <-
 retention = "0s" # <-
 "#,
     ),
+    (
+        "a signing key that can be guessed",
+        r#"
+[replay]
+signing_key = "short" # <-
+"#,
+    ),
     // Routes.
     (
         "matches that are none",
@@ -716,6 +723,7 @@ pub const WITH_SECRETS: &[&str] = &[
     "[request_id]\nheader = \"${file:secret} x\"\n",
     "[admin]\ntoken = \"${file:secret} with a space\"\n",
     "[admin]\ntoken = \"${file:secret}\"\n",
+    "[replay]\nsigning_key = \"${file:secret}\"\n",
     "[admin]\nhosts = [\"http://${file:secret}/\"]\n",
     "[upstream.a]\nendpoints = [\"http://me:${file:secret}@a:1\"]\n",
     "[upstream.a]\nendpoints = [\"http://a:1/${file:secret}\"]\n",

@@ -6,11 +6,7 @@ use serde_json::Value;
 
 use super::headers;
 use crate::{
-    config::{
-        AnswerConfig, Config,
-        document::{Document, index},
-        files,
-    },
+    config::{AnswerConfig, Config, document::Document, files, paths::index},
     template::{Escape, JsonTemplate, Template},
 };
 

@@ -4,9 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::{headers, replay, stand_in, zero};
 use crate::config::{
-    Config, RouteConfig, RoutePattern,
-    document::{Document, index},
-    units::write_duration,
+    Config, RouteConfig, RoutePattern, document::Document, paths::index, units::write_duration,
 };
 use crate::expr::Expr;
 

@@ -3,11 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::zero;
-use crate::config::{
-    Config, UpstreamConfig,
-    document::{Document, index},
-    parse_endpoint,
-};
+use crate::config::{Config, UpstreamConfig, document::Document, parse_endpoint, paths::index};
 
 pub(super) fn find(config: &Config, document: &mut Document<'_>) {
     if config.upstream.is_empty() && document.sound(&["upstream"]) {
