@@ -25,7 +25,7 @@ use crate::{
     router::{Route, Routes},
     store::{
         Appended, Cap, Certainty, Digest, Durable, HeldReason, KeptAnswer, KeyState, NewEntry,
-        Reason, Receipt, Store, StoreError,
+        Outcome, Reason, Receipt, State, Store, StoreError,
     },
     telemetry::Counters,
     time::UnixMillis,
@@ -80,6 +80,8 @@ pub enum StoodIn {
     },
     /// Its key was used for another request.
     Conflict,
+    /// It was accepted before, and the app, or a person, has said no to it since.
+    DeclinedBefore,
 }
 
 /// Why standin does not answer in the app's stead.
@@ -180,6 +182,9 @@ impl StandIn {
         let answer = entry.answer.clone();
         match self.0.store.append(entry).await? {
             Appended::New(entry) => Ok(StoodIn::New { entry, answer }),
+            Appended::Same { outcome: Some(Outcome::Declined | Outcome::WrittenOff), .. } => {
+                Ok(StoodIn::DeclinedBefore)
+            }
             Appended::Same { answer, receipt, .. } => Ok(StoodIn::Again { answer, receipt }),
             Appended::Conflict => Ok(StoodIn::Conflict),
             Appended::CapReached(cap) => Err(NotStoodIn::Cap(cap)),
@@ -241,7 +246,10 @@ impl StandIn {
 
     /// Nobody got the answer: nobody was promised anything.
     pub async fn hold_unanswered(&self, entry: &Durable) {
-        if let Err(error) = self.0.store.hold_unanswered(entry).await {
+        // It may have been stored as held at once.
+        if let Err(error) = self.0.store.hold_unanswered(entry).await
+            && !matches!(error, StoreError::Moved(State::Held))
+        {
             tracing::warn!(receipt = %entry.receipt(), %error, "an unanswered entry could not be held; it will be replayed");
         }
     }

@@ -15,6 +15,7 @@ mod framing;
 mod headers;
 mod ledger;
 mod limits;
+mod promises;
 mod replay;
 mod shop;
 mod standby;

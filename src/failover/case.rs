@@ -304,6 +304,7 @@ impl Case {
                 Ok(Some((StandIn::response(answer, receipt, Some(&cause)), Answered::KeptAgain)))
             }
             Ok(StoodIn::Conflict) => Err(Refusal::KeyReused),
+            Ok(StoodIn::DeclinedBefore) => Err(Refusal::DeclinedBefore),
             Err(no) => {
                 tracing::debug!(route = &*self.route.name, %no, "not stood in for");
                 // The app may have answered while standin looked: its answer is better than an error.

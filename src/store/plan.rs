@@ -145,15 +145,15 @@ impl Plan {
         let entry = &prepared.entry;
         match index.known(entry.identity.key, self.now) {
             Some(Known::Open(row)) if row.fingerprint == entry.identity.fingerprint => {
-                let same = Decided::Same {
-                    seq: Seq(row.seq),
-                    receipt: self.receipts.of(Seq(row.seq)),
-                    state: row.state,
-                    outcome: None,
-                };
                 let row = row.clone();
-                self.worsen(index, &row, &prepared);
-                return same;
+                let state = if row.held == Some(HeldReason::Unanswered) && entry.held.is_none() {
+                    self.promise(index, &row, &prepared)
+                } else {
+                    self.worsen(index, &row, &prepared);
+                    row.state
+                };
+                let seq = Seq(row.seq);
+                return Decided::Same { seq, receipt: self.receipts.of(seq), state, outcome: None };
             }
             Some(Known::Closed(closed)) if closed.fingerprint == entry.identity.fingerprint => {
                 return Decided::Same {
@@ -212,6 +212,20 @@ impl Plan {
             row.certainty = again.entry.certainty;
             row.not_before = row.not_before.max(again.entry.not_before.0);
         });
+    }
+
+    /// Nobody heard the answer of the first time; now somebody will, so it is a promise like any other.
+    fn promise(&mut self, index: &mut OpenIndex, row: &Row, again: &Prepared) -> State {
+        let Some(state) = after(row.state, Event::Release) else { return row.state };
+        let line = Line::new(state, "request", "its client asked again and gets the answer now");
+        self.change(index, row.seq, line, |row| {
+            row.state = state;
+            row.held = None;
+            row.certainty = row.certainty.max(again.entry.certainty);
+            row.not_before = row.not_before.max(again.entry.not_before.0);
+            row.expires_at = row.expires_at.max(again.entry.expires_at.0);
+        });
+        state
     }
 
     // Marks.

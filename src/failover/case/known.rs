@@ -6,7 +6,7 @@ use super::{Case, Decided};
 use crate::{
     failover::Refusal,
     stand_in::{Cause, Identified, StandIn, dedupe::Place},
-    store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, SequenceState, State},
+    store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, SequenceState},
     telemetry::Answered,
 };
 
@@ -29,26 +29,10 @@ impl Case {
         let (seq, answers) = match store.key_state(who.identity.key, self.fingerprint()) {
             KeyState::Unknown => return Ok(None),
             KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
-            // Nobody was promised anything yet, and the app can speak for itself: its answer closes the entry.
-            KeyState::Open { state: State::Held, held: Some(HeldReason::Unanswered), .. }
-                if self.app_answers() =>
-            {
-                return Ok(None);
-            }
-            KeyState::Open { seq, held, .. } => {
-                if held == Some(HeldReason::Unanswered) {
-                    store
-                        .release(
-                            seq,
-                            Duration::ZERO,
-                            "request",
-                            "its client asked again and has the answer now",
-                        )
-                        .await
-                        .map_err(|_| Refusal::NobodyToAsk)?;
-                }
-                (seq, true)
-            }
+            // Nobody was promised anything yet. If the app speaks for itself, its answer closes the entry; if standin
+            // answers again, the append makes a promise of it.
+            KeyState::Open { held: Some(HeldReason::Unanswered), .. } => return Ok(None),
+            KeyState::Open { seq, .. } => (seq, true),
             KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
             KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
             KeyState::Remembered { seq, outcome, .. } => {
@@ -73,13 +57,19 @@ impl Case {
         let Some(sequence) = who.sequence else { return Ok(None) };
         match self.stand_in().store().sequence_state(sequence) {
             SequenceState::Free => Ok(None),
-            SequenceState::HeadHeld => Err(Refusal::SequenceHeld),
-            SequenceState::Queued => Ok(Some(Cause::new(
+            SequenceState::HeadHeld if !self.waits_unanswered(who) => Err(Refusal::SequenceHeld),
+            SequenceState::HeadHeld | SequenceState::Queued => Ok(Some(Cause::new(
                 Reason::SequenceHeld,
                 Certainty::NotSent,
                 "earlier requests of its sequence are stored",
             ))),
         }
+    }
+
+    /// It is in its sequence itself already, from a time when nobody heard the answer.
+    fn waits_unanswered(&self, who: &Identified) -> bool {
+        let known = self.stand_in().store().key_state(who.identity.key, self.fingerprint());
+        matches!(known, KeyState::Open { same: true, held: Some(HeldReason::Unanswered), .. })
     }
 
     /// Of a request too large to keep it is nobody's: such a one is never the same as a stored one.
