@@ -220,6 +220,12 @@ impl World {
             return;
         }
         let Appended::Same { seq, state, outcome, .. } = appended else { panic!("{appended:?}") };
+        if model.held == Some(HeldReason::Unanswered) && !gone {
+            // This time somebody hears the answer.
+            (model.state, model.held) = (State::Stored, None);
+            model.certainty = model.certainty.max(certainty);
+            model.lines += 1;
+        }
         assert_eq!((seq, state, outcome), (self.durables[at].seq(), model.state, model.outcome));
         if model.state != State::Closed && certainty > model.certainty {
             model.certainty = certainty;
