@@ -6,6 +6,7 @@
 mod admin;
 mod cli;
 mod config;
+mod demo;
 mod deploy;
 mod drain;
 mod durability;

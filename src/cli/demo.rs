@@ -60,7 +60,6 @@ pub fn run(args: &DemoArgs) -> Result<(), DemoError> {
             _ = terminate.recv() => Err(DemoError::Stopped),
             _ = interrupt.recv() => Err(DemoError::Stopped),
         };
-        screen.clear();
         let told = match told {
             // That is how `--keep` ends.
             Err(DemoError::Stopped) if args.keep => Ok(()),
@@ -101,16 +100,7 @@ async fn story(args: &DemoArgs, screen: &Screen, stage: &mut Stage) -> Result<()
     let mark = log.mark();
     screen.follow(sleep(part(30)), || mark.since().in_words()).await;
     customers.leave().await;
-    let in_ledger = || format!("{} orders in the shop's ledger", stage.sold().unwrap_or_default());
-    let drained = timeout(LONGEST_DRAIN, drained(stage, &log));
-    // Too slow is no error of its own: the receipt counts what is missing.
-    screen.follow(drained, in_ledger).await.unwrap_or(Ok(()))?;
-    let receipt = Receipt::count(&log, &stage.ledger()?)?;
-    if let Some(last) = receipt.last_replay {
-        let took = seconds(last.since(stage.shop_opened_at()));
-        screen.say(&format!("    the last replay was done {took} after the shop came back"));
-    }
-
+    let receipt = drain(screen, stage, &log).await?;
     screen.receipt(&receipt);
     receipt.verdict()?;
     if args.keep {
@@ -119,14 +109,27 @@ async fn story(args: &DemoArgs, screen: &Screen, stage: &mut Stage) -> Result<()
     Ok(())
 }
 
-/// Waits until the ledger has every order that was acknowledged.
-async fn drained(stage: &Stage, log: &Log) -> Result<(), DemoError> {
-    loop {
-        if Receipt::count(log, &stage.ledger()?)?.lost == 0 {
-            return Ok(());
+/// Waits until the ledger has every order that was acknowledged. Too slow is no error of its own: the receipt counts
+/// what is missing.
+async fn drain(screen: &Screen, stage: &Stage, log: &Log) -> Result<Receipt, DemoError> {
+    let count = || Receipt::count(log, &stage.ledger()?);
+    let all_there = async {
+        while count()?.lost > 0 {
+            sleep(Duration::from_millis(100)).await;
         }
-        sleep(Duration::from_millis(100)).await;
+        Ok::<_, DemoError>(())
+    };
+    let in_words = || match count() {
+        Ok(now) => format!("{} orders in the shop's ledger, {} to come", now.in_ledger, now.lost),
+        Err(error) => error.to_string(),
+    };
+    screen.follow(timeout(LONGEST_DRAIN, all_there), in_words).await.unwrap_or(Ok(()))?;
+    let receipt = count()?;
+    if let Some(last) = receipt.last_replay {
+        let took = seconds(last.since(stage.shop_opened_at()));
+        screen.say(&format!("    the last replay was done {took} after the shop came back"));
     }
+    Ok(receipt)
 }
 
 /// Lets a person play: a shop that is killed by hand comes back after a while.

@@ -95,8 +95,6 @@ impl Recording {
                     let missing = disk.acknowledged.iter().any(|id| !stored.contains(*id));
                     survivors.lost += usize::from(missing);
                 }
-                // A file that was not begun yet holds nothing, and nothing was acknowledged.
-                Err(_) if disk.acknowledged.is_empty() => {}
                 Err(error) => {
                     println!("damaged: {error}");
                     survivors.damaged += 1;
@@ -200,6 +198,10 @@ fn stored_ids(database: &Path) -> rusqlite::Result<HashSet<String>> {
     let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(rusqlite::Error::InvalidColumnName(check));
+    }
+    // Not even the schema may have reached the disk.
+    if !db.table_exists(None, "log")? {
+        return Ok(HashSet::new());
     }
     let mut select = db.prepare("SELECT request_id FROM log")?;
     select.query_map([], |row| row.get(0))?.collect()

@@ -97,7 +97,10 @@ impl<'a> Chaos<'a> {
     async fn dies_at(&mut self, point: &'static str) {
         let mut standin = self.standin.take().expect("it runs");
         standin.ended(Duration::from_secs(30)).await;
-        assert!(standin.output().contains(&format!("failpoint {point}")), "died elsewhere");
+        assert!(
+            standin.process().whole_output().contains(&format!("failpoint {point}")),
+            "died elsewhere"
+        );
         *self.kills.0.entry(point).or_default() += 1;
         self.standin = Some(standin.restart().await);
     }

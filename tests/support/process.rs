@@ -65,7 +65,7 @@ impl Process {
             match line {
                 Some(rest) => Ok(rest.trim().to_owned()),
                 None if self.has_ended() => {
-                    let (how, written) = (self.child.wait(), self.output_of_the_dead());
+                    let (how, written) = (self.child.wait(), self.whole_output());
                     panic!("{} ended ({how:?}) before it said `{what}`:\n{written}", self.name)
                 }
                 None => Err(format!("{} never said `{what}`, but:\n{written}", self.name)),
@@ -135,7 +135,8 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    fn output_of_the_dead(&mut self) -> String {
+    /// All it wrote; it must have ended.
+    pub fn whole_output(&mut self) -> String {
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
         self.output()
     }

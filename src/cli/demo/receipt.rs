@@ -14,6 +14,7 @@ use crate::time::UnixMillis;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Receipt {
     pub(super) tally: Tally,
+    pub(super) in_ledger: usize,
     /// Orders that reached the ledger as replays.
     pub(super) replayed: usize,
     /// Acknowledged orders that are not in the ledger under the number their customer was told.
@@ -43,6 +44,7 @@ impl Receipt {
         let replays = || sold.values().flatten().filter(|order| order.replay);
         Ok(log.lines(|lines| Self {
             tally: Tally::of(lines),
+            in_ledger: sold.values().map(Vec::len).sum(),
             replayed: replays().count(),
             lost: lines.iter().filter(|line| is_lost(line, &sold)).count(),
             doubled: sold.values().filter(|orders| orders.len() > 1).count(),

@@ -2,33 +2,24 @@
 
 use std::{io::IsTerminal, pin::pin, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use tokio::time::interval;
 
 use super::receipt::Receipt;
 
 /// See the module.
 pub(super) struct Screen {
-    /// None where nothing can move.
-    live: Option<ProgressBar>,
+    /// Whether a line can move.
+    live: bool,
 }
 
 impl Screen {
     pub(super) fn new() -> Self {
-        let live = std::io::stdout().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("    {spinner} {msg}");
-            let line = ProgressBar::new_spinner();
-            line.set_draw_target(indicatif::ProgressDrawTarget::stdout());
-            line.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        });
-        Self { live }
+        Self { live: std::io::stdout().is_terminal() }
     }
 
     pub(super) fn say(&self, line: &str) {
-        match &self.live {
-            Some(live) => live.suspend(|| println!("{line}")),
-            None => println!("{line}"),
-        }
+        println!("{line}");
     }
 
     /// Begins a phase.
@@ -45,26 +36,19 @@ impl Screen {
     ) -> T {
         let mut phase = pin!(phase);
         let mut ticks = interval(Duration::from_millis(100));
+        let moving = self.live.then(moving_line);
         let result = loop {
             tokio::select! {
                 result = &mut phase => break result,
-                _ = ticks.tick() => if let Some(live) = &self.live {
-                    live.set_message(line());
-                    live.tick();
+                _ = ticks.tick() => if let Some(moving) = &moving {
+                    moving.set_message(line());
+                    moving.tick();
                 },
             }
         };
-        self.clear();
+        drop(moving);
         self.say(&format!("    {}", line()));
         result
-    }
-
-    pub(super) fn clear(&self) {
-        if let Some(live) = &self.live {
-            live.set_message("");
-            live.finish_and_clear();
-            live.reset();
-        }
     }
 
     pub(super) fn receipt(&self, receipt: &Receipt) {
@@ -94,9 +78,17 @@ impl Screen {
     }
 
     fn strong(&self, text: &str) -> String {
-        let plain = self.live.is_none() || std::env::var_os("NO_COLOR").is_some();
+        let plain = !self.live || std::env::var_os("NO_COLOR").is_some();
         if plain { text.to_owned() } else { format!("\x1b[1m{text}\x1b[0m") }
     }
+}
+
+/// Gone without a trace when it is dropped, also when the demo is stopped half-way.
+fn moving_line() -> ProgressBar {
+    let style = ProgressStyle::with_template("    {msg} {spinner}");
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout())
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        .with_finish(ProgressFinish::AndClear)
 }
 
 /// `1.2 s`

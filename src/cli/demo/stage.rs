@@ -129,11 +129,6 @@ impl Stage {
         Connection::open_with_flags(self.ledger_file(), OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
-    /// Orders in the ledger.
-    pub(super) fn sold(&self) -> rusqlite::Result<i64> {
-        self.ledger()?.query_row("SELECT count(*) FROM orders", [], |row| row.get(0))
-    }
-
     pub(super) fn who_is_who(&self) -> Vec<String> {
         let standin = self.standin.as_ref().map_or(0, |one| one.pid.as_raw_nonzero().get());
         let mut lines = vec![
