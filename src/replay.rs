@@ -1,7 +1,7 @@
 //! A replay run from start to result: what was stored while the app was away is sent once it is back.
 //!
 //! `trigger` says when a run starts, `pace` how much at once, `order` what must wait, `delivery` sends one entry,
-//! `classes` and `verdict` say what its answer means. Starting the same scope twice returns the running run.
+//! `policy` whether it may go, `classes` and `verdict` say what its answer means. Starting the same scope twice returns the running run.
 
 mod backoff;
 mod begin;
@@ -13,6 +13,7 @@ mod live;
 mod order;
 mod orphans;
 mod pace;
+mod policy;
 mod replayer;
 mod request;
 #[cfg(test)]

@@ -408,3 +408,44 @@ fn posted_bytes(app: &App) -> (String, Vec<String>, String) {
     let body = rest[..length.parse().unwrap()].to_owned();
     (request_line, headers, body)
 }
+
+#[tokio::test]
+async fn a_signed_replay_of_another_standin_is_never_stood_in_for() {
+    let mut app = App::start().await;
+    let key = "0123456789abcdef";
+    let text =
+        format!("{}\n[replay]\nsigning_key = \"{key}\"\n", config(app.address(), "", "", ""));
+    let standin = Standin::start(&text).await;
+    assert_eq!(standin.get("/").await.status, 200);
+    app.stop().await;
+    let replay = |key: &str, body: &'static str| {
+        let request = Request::post("/orders")
+            .header("x-request-id", format!("id-of-{body}"))
+            .header("standin-replay", "1")
+            .header("standin-attempt", "1")
+            .header("standin-received-at", "2026-11-22T14:02:05.250Z");
+        let mut request = request.body(Bytes::from(body)).unwrap();
+        let (key, headers) = (standin::config::SigningKey(key.to_owned()), request.headers_mut());
+        let signature = standin::signature::sign(&key, &headers["x-request-id"], headers).unwrap();
+        headers.insert("standin-signature", signature);
+        request
+    };
+    let refused = standin.send(replay(key, "genuine")).await;
+    assert_eq!(refused.status.as_u16() / 100, 5, "the other one keeps the promise");
+    let forged = standin.send(replay("another key, as long", "forged")).await;
+    assert_eq!(forged.status, 201, "an order like any other");
+    app.restart().await;
+    become_of(&standin, &[("completed", 1)]).await;
+    assert_eq!(posted(&app), ["forged"]);
+
+    // With the app there, a genuine one passes with its marks; standin signs its own replays.
+    assert_eq!(standin.send(replay(key, "genuine")).await.status, 201);
+    let seen = app.seen_of(&Method::POST);
+    let key = standin::config::SigningKey(key.to_owned());
+    for (seen, attempt) in seen.iter().zip(["1", "1"]) {
+        assert_eq!(seen.headers["standin-attempt"], attempt);
+        let id = http::HeaderName::from_static("x-request-id");
+        assert!(standin::signature::is_genuine(&key, &id, &seen.headers), "{seen:?}");
+    }
+    assert_eq!(seen.len(), 2);
+}

@@ -21,8 +21,9 @@ use super::{
     classes::{Judged, classify},
     order::Order,
     pace::Felt,
+    policy::Policy,
     request::{Marks, request},
-    verdict::{Ending, Policy, after_answer, after_error},
+    verdict::{Ending, after_answer, after_error},
 };
 use crate::{
     expr::{Facts, ResponseFacts},
@@ -123,11 +124,11 @@ impl Delivery {
         now: UnixMillis,
     ) -> Result<(Arc<Route>, Policy), (HeldReason, String)> {
         let route = self.parts.routes.by_name(&entry.route);
-        let policy = route.map(|route| policy(entry, route));
+        let policy = route.map(|route| Policy::of(entry, route));
         let (Some(route), Some(policy)) = (route, policy) else {
             return Err((HeldReason::RouteGone, format!("there is no route `{}`", entry.route)));
         };
-        may_be_sent(entry, &policy, now)?;
+        policy.may_be_sent(entry, now)?;
         let attempt = entry.attempts.saturating_add(1);
         match request(entry, attempt, &self.marks(route)) {
             Ok(_) => Ok((Arc::clone(route), policy)),
@@ -222,47 +223,6 @@ impl Done {
     fn unsent(came_to: CameTo) -> Self {
         Self { came_to, felt: Felt::Neutral, pause: None }
     }
-}
-
-/// Identity, expiry and upstream come from the entry; policy from today's route of that name.
-fn policy(entry: &Entry, route: &Route) -> Policy {
-    let replay = &route.config.replay;
-    let dedupes = route.config.app_dedupes.as_ref();
-    Policy {
-        protected_until: dedupes.map(|dedupes| entry.received_at.plus(dedupes.remembers)),
-        max_attempts: replay.max_attempts.get(),
-        min_backoff: replay.min_backoff,
-        max_backoff: replay.max_backoff,
-        late_window: route.upstream.config.late_window,
-    }
-}
-
-/// What must hold before an entry is sent.
-fn may_be_sent(
-    entry: &Entry,
-    policy: &Policy,
-    now: UnixMillis,
-) -> Result<(), (HeldReason, String)> {
-    if !entry.intact {
-        let why = "its bytes are not those that were stored: the checksum does not fit";
-        return Err((HeldReason::Damaged, why.to_owned()));
-    }
-    if now >= entry.expires_at {
-        return Err((HeldReason::Expired, format!("expired at {}", entry.expires_at)));
-    }
-    if entry.attempts >= policy.max_attempts {
-        return Err((HeldReason::Attempts, format!("{} attempts were made", entry.attempts)));
-    }
-    if entry.certainty == Certainty::SentUnknown && !policy.protects(now) {
-        let why = match policy.protected_until {
-            Some(until) => format!(
-                "it may have been applied, and the app notices duplicates only until {until}"
-            ),
-            None => "it may have been applied, and the app would not notice a duplicate".to_owned(),
-        };
-        return Err((HeldReason::Unclear, why));
-    }
-    Ok(())
 }
 
 /// The class of the app's answer by the route's rules.

@@ -12,26 +12,8 @@ use super::{
     backoff::{Chance, backoff, retry_after},
     classes::{Class, Judged},
     pace::Felt,
+    policy::Policy,
 };
-
-/// What decides over another attempt: from the entry and from today's route.
-#[derive(Clone, Debug)]
-pub(super) struct Policy {
-    /// The app refuses duplicates until then; none: it does not at all.
-    pub protected_until: Option<UnixMillis>,
-    pub max_attempts: u32,
-    pub min_backoff: Duration,
-    pub max_backoff: Duration,
-    /// How long the app may still work on an attempt that it did not answer.
-    pub late_window: Duration,
-}
-
-impl Policy {
-    /// Whether the app would notice a duplicate that is sent at `at`.
-    pub(super) fn protects(&self, at: UnixMillis) -> bool {
-        self.protected_until.is_some_and(|until| at < until)
-    }
-}
 
 /// How one attempt ended.
 #[derive(Debug)]
