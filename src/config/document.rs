@@ -26,6 +26,8 @@ pub(super) struct Document<'t> {
     /// What was cut or filled: its value says nothing about the file.
     unsound: Vec<Vec<String>>,
     faults: Vec<Fault>,
+    /// Faults beyond those that are kept.
+    untold: usize,
     /// The syntax is broken somewhere: what seems to be missing may only be unreadable.
     pub(super) broken: bool,
 }
@@ -43,6 +45,7 @@ impl<'t> Document<'t> {
             references: Vec::new(),
             unsound: Vec::new(),
             faults: Vec::new(),
+            untold: 0,
             broken: !errors.is_empty(),
         };
         // An array that is never closed takes all the rest of the file for its items: what follows is noise.
@@ -62,12 +65,17 @@ impl<'t> Document<'t> {
             return Ok(());
         }
         self.faults.sort_by_key(|fault| (fault.line, fault.column));
-        let more = self.faults.len().saturating_sub(MOST_FAULTS);
+        let more = self.faults.len().saturating_sub(MOST_FAULTS) + self.untold;
         self.faults.truncate(MOST_FAULTS);
         if more > 0 {
             self.faults.push(Fault::new(self.file, &format!("and {more} more faults")));
         }
         Err(Faults(self.faults))
+    }
+
+    /// Whether there are so many faults that reading on is no use.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.faults.len() >= HOPELESS
     }
 
     /// A fault at a key, or at the nearest table above it that is written. Quiet where the key was at fault before.
@@ -200,6 +208,10 @@ impl<'t> Document<'t> {
     }
 
     fn push(&mut self, span: Option<Range<usize>>, message: &str) {
+        if self.is_hopeless() {
+            self.untold += 1;
+            return;
+        }
         let mut fault = Fault::new(self.file, message);
         if let Some(span) = span {
             (fault.line, fault.column) = self.place(span.start);
@@ -246,3 +258,4 @@ impl<'t> Document<'t> {
 }
 
 const MOST_FAULTS: usize = 200;
+const HOPELESS: usize = 1000;

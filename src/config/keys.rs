@@ -11,7 +11,7 @@ use toml::{
 use super::{
     document::Document,
     near,
-    paths::{index, strs},
+    paths::{index, is_index, strs},
     schema,
 };
 
@@ -19,11 +19,19 @@ use super::{
 pub(super) fn check(document: &mut Document<'_>, schema: &Value) {
     let mut walk = Walk { whole: schema, path: Vec::new(), found: Vec::new() };
     walk.table(&document.tree, schema, None);
-    // From the last to the first: taking an item out of a list moves those behind it.
-    for Finding { path, span, message, filling, missing } in walk.found.into_iter().rev() {
-        if !(missing && document.broken) {
-            document.fault_at(span, &strs(&path), &message);
+    for Finding { path, span, message, missing, .. } in &walk.found {
+        // A reference that gave nothing was told already. (An item's place may be another's by now.)
+        let item = path.last().is_some_and(|step| is_index(step));
+        let told = !item && !document.sound(&strs(path));
+        if !told && !(*missing && document.broken) {
+            document.fault_at(span.clone(), &strs(path), message);
         }
+    }
+    if document.is_hopeless() {
+        return;
+    }
+    // From the last to the first: taking an item out of a list moves those behind it.
+    for Finding { path, filling, .. } in walk.found.into_iter().rev() {
         document.replace(&path, filling);
     }
 }
@@ -198,7 +206,9 @@ impl Walk<'_> {
     fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, schema: &Value) {
         let name = key.get_ref();
         let section: Vec<&str> = strs(&self.path[..self.path.len() - 1]);
-        let message = if near::not_built(&section, name) {
+        let message = if self.found.len() > MOST_GUESSES {
+            "unknown key".to_owned()
+        } else if near::not_built(&section, name) {
             "not built yet: leave it out".to_owned()
         } else {
             let known =
@@ -231,6 +241,8 @@ fn article(value: &DeValue<'_>) -> String {
 }
 
 const LONGEST_NAME: usize = 64;
+/// Past this many findings nobody reads what a key may have meant.
+const MOST_GUESSES: usize = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -74,7 +74,8 @@ impl Config {
         let mut document = Document::parse(text, file);
         references::resolve(&mut document, surroundings);
         keys::check(&mut document, &schema);
-        let config = read_all(&mut document, &schema);
+        let hopeless = document.is_hopeless();
+        let config = (!hopeless).then(|| read_all(&mut document, &schema)).flatten();
         if let Some(config) = &config
             && !document.broken
         {

@@ -39,10 +39,15 @@ pub(super) fn resolve(document: &mut Document<'_>, surroundings: &Surroundings<'
     walk.table(&mut tree);
     document.tree = tree;
     document.references.append(&mut walk.found);
-    // From the last to the first: taking an item out of a list moves those behind it.
-    for (path, span, message) in walk.faults.into_iter().rev() {
-        document.fault_at(Some(span), &strs(&path), &message);
-        // Whatever else could be said of this value would be about a text nobody meant.
+    for (path, span, message) in &walk.faults {
+        document.fault_at(Some(span.clone()), &strs(path), message);
+    }
+    if document.is_hopeless() {
+        return;
+    }
+    // From the last to the first: taking an item out of a list moves those behind it. Whatever else could be said of
+    // these values would be about texts nobody meant.
+    for (path, ..) in walk.faults.into_iter().rev() {
         document.replace(&path, Some("\"\""));
     }
 }

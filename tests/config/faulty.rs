@@ -247,6 +247,8 @@ token = "${env:STANDIN_TEST_NOT_SET}" # <-
 hosts = ["${file:not/there}", "${HOME}"] # <- 2
 [store]
 path = "${env:X" # <-
+ephemeral = "${env:STANDIN_TEST_NOT_SET}" # <-
+max_bytes = "${env:STANDIN_TEST_NOT_SET}" # <-
 "#,
     ),
     // Rules.
