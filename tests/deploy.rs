@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What standin takes after its drain for what is left: threads that end, the store, admin.
-const AFTER_DRAIN_S: u64 = 3;
+const AFTER_DRAIN_S: u64 = 8;
 
 #[test]
 fn the_routers_accept_their_examples() {
@@ -221,12 +221,11 @@ fn every_promise_names_a_test_that_exists() {
         let test = test.rsplit("::").next().unwrap();
         let source = repository(file);
         let is_test = source.match_indices(&format!("fn {test}(")).any(|(at, _)| {
-            // A test attribute, or a property test: not just any function of that name.
-            let before: Vec<&str> = source[..at].lines().rev().skip(1).take(6).collect();
-            before
-                .iter()
-                .take_while(|line| !line.trim().is_empty() && **line != "}")
-                .any(|line| line.contains("test"))
+            // A test attribute, also that of a property test, among the lines right above it.
+            let above = source[..at].rsplit_once('\n').map_or("", |(above, _)| above);
+            let above = above.lines().rev().take(8);
+            let mut own = above.take_while(|line| !line.trim().is_empty() && line.trim() != "}");
+            own.any(|line| line.contains("#[test]") || line.contains("#[tokio::test"))
         });
         assert!(is_test, "docs/GUARANTEES.md names {name}, which is no test of {file}");
     }
