@@ -28,13 +28,14 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
     answer_body::{AnswerBody, AnswerFault},
     attempt::Attempt,
+    body_copy::WholeBody,
     error::UpstreamError,
 };
 use self::{
@@ -255,23 +256,13 @@ impl Connections {
     /// One exchange with a request and an answer that are whole (replays, health questions).
     pub async fn exchange_whole(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<WholeBody>,
         timeout: Duration,
         answer_limit: usize,
     ) -> Result<WholeAnswer, UpstreamError> {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
-        let (parts, body) = request.into_parts();
-        let bytes = body
-            .collect()
-            .await
-            .map_or_else(|never| match never {}, http_body_util::Collected::to_bytes);
-        let body = if bytes.is_empty() {
-            RequestBody::Empty
-        } else {
-            RequestBody::Whole(Some(bytes), None)
-        };
-        let answer = self.exchange(Request::from_parts(parts, body), &progress, timeout).await?;
+        let answer = self.exchange(request.map(RequestBody::from), &progress, timeout).await?;
         self.read_whole(answer, answer_limit).await
     }
 

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
     header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
-use http_body_util::Full;
 
 use crate::{
     config::SigningKey,
     signature::{ATTEMPT, RECEIVED_AT, REPLAY, SIGNATURE, sign},
     store::{Entry, StoredRequest},
+    upstream::body_copy::WholeBody,
 };
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,14 +35,16 @@ pub(super) fn request(
     entry: &Entry,
     attempt: u32,
     marks: &Marks<'_>,
-) -> Result<Request<Full<Bytes>>, Unsendable> {
+) -> Result<Request<WholeBody>, Unsendable> {
     let stored = &entry.request;
-    let mut request = Request::new(Full::new(stored.body.clone()));
+    let trailers = trailers(stored)?;
+    let mut request = Request::new(WholeBody { bytes: stored.body.clone(), trailers });
     *request.method_mut() =
         Method::from_bytes(stored.method.as_bytes()).map_err(|_| Unsendable("method"))?;
     *request.uri_mut() = target(&stored.target)?;
     let headers = request.headers_mut();
     *headers = stored_headers(stored)?;
+    announce_trailers(headers, stored)?;
     set(headers, marks.request_id.clone(), &entry.request_id, "request id")?;
     if !headers.contains_key(IDEMPOTENCY_KEY) {
         set(headers, IDEMPOTENCY_KEY, &entry.identity.key_text, "key")?;
@@ -97,6 +98,25 @@ fn stored_headers(stored: &StoredRequest) -> Result<HeaderMap, Unsendable> {
     if headers.contains_key(HOST) { Ok(headers) } else { Err(Unsendable("host")) }
 }
 
+fn trailers(stored: &StoredRequest) -> Result<Option<HeaderMap>, Unsendable> {
+    let mut trailers = HeaderMap::new();
+    for (name, value) in &stored.trailers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsendable("trailer"))?;
+        trailers.append(name, HeaderValue::from_bytes(value).map_err(|_| Unsendable("trailer"))?);
+    }
+    Ok(if trailers.is_empty() { None } else { Some(trailers) })
+}
+
+/// `Trailer` belongs to the hop, but hyper sends only the trailers that it names.
+fn announce_trailers(headers: &mut HeaderMap, stored: &StoredRequest) -> Result<(), Unsendable> {
+    let names: Vec<&str> = stored.trailers.iter().map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    headers.remove(CONTENT_LENGTH); // it comes in chunks
+    set(headers, TRAILER, &names.join(", "), "trailer")
+}
+
 fn of_one_hop(name: &HeaderName) -> bool {
     let listed = [EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name);
     let by_name = ["connection", "keep-alive", "proxy-connection", "http2-settings"];
@@ -120,7 +140,7 @@ fn set(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use http_body_util::BodyExt;
+    use bytes::Bytes;
 
     use super::*;
     use crate::{
@@ -175,18 +195,18 @@ pub(super) mod tests {
         }
     }
 
-    fn built(entry: &Entry, set_headers: &BTreeMap<String, String>) -> Request<Full<Bytes>> {
+    fn built(entry: &Entry, set_headers: &BTreeMap<String, String>) -> Request<WholeBody> {
         let id = HeaderName::from_static("x-request-id");
         let marks = Marks { request_id: &id, set_headers, signing_key: None };
         request(entry, 3, &marks).unwrap()
     }
 
-    fn fields(request: &Request<Full<Bytes>>) -> Vec<(&str, &[u8])> {
+    fn fields(request: &Request<WholeBody>) -> Vec<(&str, &[u8])> {
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
 
-    #[tokio::test]
-    async fn bytes_are_those_that_were_stored() {
+    #[test]
+    fn bytes_are_those_that_were_stored() {
         let entry = entry();
         let request = built(&entry, &BTreeMap::new());
         assert_eq!(request.method(), "POST");
@@ -213,8 +233,18 @@ pub(super) mod tests {
                 ("standin-received-at", b"2023-11-14T22:13:20.123Z"),
             ]
         );
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body, entry.request.body);
+        assert_eq!(request.body().bytes, entry.request.body);
+        assert!(request.body().trailers.is_none());
+    }
+
+    #[test]
+    fn trailers_are_announced() {
+        let mut entry = entry();
+        entry.request.trailers = vec![("x-sum".to_owned(), Bytes::from_static(b"7"))];
+        let request = built(&entry, &BTreeMap::new());
+        assert_eq!(request.headers()[TRAILER], "x-sum");
+        assert!(!request.headers().contains_key(CONTENT_LENGTH));
+        assert_eq!(request.body().trailers.as_ref().unwrap()["x-sum"], "7");
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) struct Seen {
     pub target: String,
     pub headers: HeaderMap,
     pub body: String,
+    pub trailers: Option<HeaderMap>,
     /// Requests in flight when it came, itself included.
     pub in_flight: u32,
     pub at: tokio::time::Instant,
@@ -260,13 +261,15 @@ impl App {
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (head, body) = request.into_parts();
-        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+        let body = body.collect().await.map_err(std::io::Error::other)?;
+        let (trailers, body) = (body.trailers().cloned(), body.to_bytes());
         self.shared.in_flight.set(self.shared.in_flight.get() + 1);
         let seen = Seen {
             method: head.method.to_string(),
             target: head.uri.to_string(),
             headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
+            trailers,
             in_flight: self.shared.in_flight.get(),
             at: tokio::time::Instant::now(),
         };

@@ -2,6 +2,8 @@
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
     RunState,
     rig::{Reply, Rig, eventually, local, order},
@@ -60,6 +62,21 @@ fn what_was_stored_reaches_the_app_once_by_itself() {
         let run = rig.ends(&run.id).await;
         assert_eq!((run.state, run.total, run.completed, run.in_flight), (RunState::Done, 3, 3, 0));
         assert_eq!(rig.replay.counters().completed, 3);
+    });
+}
+
+#[test]
+fn trailers_are_replayed() {
+    local(async {
+        let mut rig = Rig::new(ORDERS).await;
+        let mut entry = order("in chunks");
+        entry.request.trailers = vec![("x-sum".to_owned(), Bytes::from_static(b"7"))];
+        let seq = rig.append(entry).await.seq();
+        rig.run();
+        rig.all_complete(&[seq]).await;
+        let seen = rig.app.seen().remove(0);
+        assert_eq!(seen.body, "in chunks");
+        assert_eq!(seen.trailers.unwrap()["x-sum"], "7");
     });
 }
 

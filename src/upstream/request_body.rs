@@ -100,7 +100,10 @@ impl RequestBody {
 
 impl From<WholeBody> for RequestBody {
     fn from(whole: WholeBody) -> Self {
-        Self::Whole(Some(whole.bytes), whole.trailers)
+        match whole {
+            WholeBody { bytes, trailers: None } if bytes.is_empty() => Self::Empty,
+            WholeBody { bytes, trailers } => Self::Whole(Some(bytes), trailers),
+        }
     }
 }
 
@@ -173,7 +176,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Whole(data, _) => {
+            // Trailers need a body in chunks.
+            Self::Whole(_, Some(_)) => SizeHint::default(),
+            Self::Whole(data, None) => {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
             Self::Streamed(body, _) => body.size_hint(),
