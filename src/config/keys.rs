@@ -23,7 +23,8 @@ pub(super) fn check(document: &mut Document<'_>, schema: &Value) {
         // A reference that gave nothing was told already. (An item's place may be another's by now.)
         let item = path.last().is_some_and(|step| is_index(step));
         let told = !item && !document.sound(&strs(path));
-        if !told && !(*missing && document.broken) {
+        let unreadable = *missing && document.broken;
+        if !told && !unreadable {
             document.fault_at(span.clone(), &strs(path), message);
         }
     }
