@@ -104,7 +104,7 @@ pub async fn serve(
             .merge(page::routes())
             .merge(health::routes())
             .nest("/api/v1", api::routes())
-            .fallback(problem::not_found)
+            .fallback(page::not_found)
             .method_not_allowed_fallback(problem::method_not_allowed)
             .layer(middleware::from_fn(bounded))
             .layer(DefaultBodyLimit::max(BODY))

@@ -494,6 +494,34 @@ async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
 }
 
 #[tokio::test]
+async fn the_alert_rules_ask_for_metrics_that_there_are() {
+    let fixture = Fixture::start().await;
+    let metrics = fixture.get("/metrics").await.text();
+    let rules = include_str!("../deploy/alerts.yaml");
+    let names: BTreeSet<&str> = rules
+        .split(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+        .filter(|word| word.starts_with("standin_"))
+        .collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        let there = metrics.lines().any(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        assert!(there, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_there_is_a_page_for_people_and_a_problem_for_programs() {
+    let fixture = Fixture::start().await;
+    let mut request = get("/nowhere");
+    assert_eq!(fixture.send(request.clone()).await.header("content-type"), "application/problem+json");
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*"));
+    let page = fixture.send(request).await;
+    assert_eq!((page.status.as_u16(), page.header("content-type")), (404, "text/html; charset=utf-8"));
+}
+
+#[tokio::test]
 async fn the_bytes_come_as_a_download_that_no_browser_opens() {
     let fixture = Fixture::start().await;
     let body = "<script>alert(1)</script>\0\u{202e}";

@@ -138,6 +138,30 @@ mod tests {
     }
 
     #[test]
+    fn every_reference_in_the_document_leads_somewhere() {
+        fn references(value: &serde_json::Value, found: &mut Vec<String>) {
+            match value {
+                serde_json::Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(|r| r.as_str()).map(str::to_owned));
+                    fields.values().for_each(|field| references(field, found));
+                }
+                serde_json::Value::Array(items) => {
+                    items.iter().for_each(|item| references(item, found));
+                }
+                _ => {}
+            }
+        }
+        let document = serde_json::to_value(openapi()).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            let place = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(place).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
     fn every_change_needs_a_reason() {
         let document = serde_json::to_value(openapi()).unwrap();
         for (method, path) in ROUTES.iter().filter(|(method, _)| *method == "post") {

@@ -4,9 +4,10 @@
 //!   password; the user name is who did it in the audit log. Digests are compared, in constant time. After ten wrong
 //!   ones in a minute an address waits for the minute's end. Without a token (loopback only) Basic still gives a name.
 //! - **Host** (DNS rebinding). A name that a stranger may own is refused with 421, whatever it resolves to.
-//! - **Origin** (CSRF). The scheme of Go 1.25's CrossOriginProtection, a little stricter: a change is refused when
-//!   `Sec-Fetch-Site` says another site, or when there is an `Origin` that is not this host. Programs that send neither
-//!   are no browsers and carry no ambient credentials. Only page navigations may come from another site.
+//! - **Origin** (CSRF). The scheme of Go 1.25's CrossOriginProtection: a change is refused when `Sec-Fetch-Site` says
+//!   another site, or, without that header, when there is an `Origin` that is not this host. Programs that send neither
+//!   are no browsers and carry no ambient credentials. (`Origin` alone does not do: under `no-referrer` a browser sends
+//!   `null` with our own forms.) And beyond that scheme: only page navigations may come from another site.
 
 use std::{
     collections::HashMap,
@@ -200,13 +201,12 @@ fn same_origin(request: &Request, host: &str) -> Result<(), Problem> {
         }
         return Ok(());
     }
-    if !from_here {
-        return refused("another site may not change anything here");
-    }
-    match header("origin") {
-        None => Ok(()),
-        Some(origin) if origin_host(origin) == Some(host) => Ok(()),
-        Some(_) => refused("the Origin of this request is not this host"),
+    match (header("sec-fetch-site"), header("origin")) {
+        (Some(_), _) if from_here => Ok(()),
+        (Some(_), _) => refused("another site may not change anything here"),
+        (None, None) => Ok(()),
+        (None, Some(origin)) if origin_host(origin) == Some(host) => Ok(()),
+        (None, Some(_)) => refused("the Origin of this request is not this host"),
     }
 }
 
@@ -319,6 +319,8 @@ mod tests {
             Method::POST,
             &[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:9900")]
         ));
+        // A form of our own page, under the referrer policy of our own page.
+        assert!(ask(Method::POST, &[("sec-fetch-site", "same-origin"), ("origin", "null")]));
         assert!(!ask(Method::POST, &[("sec-fetch-site", "cross-site")]));
         assert!(!ask(Method::POST, &[("sec-fetch-site", "same-site")]));
         assert!(!ask(Method::POST, &[("origin", "http://evil.example")]));

@@ -14,7 +14,7 @@ use askama::Template;
 use axum::{
     Router,
     extract::Path,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -128,6 +128,17 @@ impl IntoResponse for Failed {
         let status = self.0.code();
         let page = FailedPage { problem: self.0 };
         (status, html(&page)).into_response()
+    }
+}
+
+/// For people a page, for programs a problem.
+pub(super) async fn not_found(headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let problem = Problem::no_such("page");
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        Failed(problem).into_response()
+    } else {
+        problem.into_response()
     }
 }
 

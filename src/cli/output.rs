@@ -230,7 +230,7 @@ pub(super) fn run(run: &RunStatus) -> String {
 
 fn numbers_of(run: &RunStatus) -> String {
     format!(
-        "{} of {} finished: {} completed, {} applied before, {} declined, {} held; {} to be tried again",
+        "{} of {} finished: {} completed, {} applied before, {} declined, {} held; {} attempts repeated",
         run.finished(),
         run.total,
         run.completed,

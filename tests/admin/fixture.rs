@@ -27,12 +27,13 @@ pub struct Fixture {
     pub health: SocketAddr,
     pub store: Store,
     pub replay: Replay,
-    pub replayer: Option<Replayer>,
     pub worker: Arc<WorkerCounters>,
     pub draining: watch::Sender<bool>,
     pub tasks: JoinSet<std::io::Result<()>>,
     pub stop: watch::Sender<bool>,
     handles: Handles,
+    /// Kept and never run: nothing is sent.
+    _replayer: Replayer,
     _folder: tempfile::TempDir,
 }
 
@@ -110,7 +111,7 @@ impl Fixture {
             health,
             store,
             replay,
-            replayer: Some(replayer),
+            _replayer: replayer,
             worker,
             draining,
             tasks,
@@ -160,7 +161,7 @@ impl Fixture {
         self.send(post(path, body)).await
     }
 
-    /// As a browser sends a form of the page.
+    /// As a browser sends a form of the page, whose referrer policy makes the origin `null`.
     pub async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let mut request = request(Method::POST, path, body.into());
@@ -168,8 +169,7 @@ impl Fixture {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(header::CONTENT_TYPE, form);
         headers.insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
-        let origin = format!("http://{}", self.address);
-        headers.insert(header::ORIGIN, HeaderValue::try_from(origin).unwrap());
+        headers.insert(header::ORIGIN, HeaderValue::from_static("null"));
         self.send(request).await
     }
 }

@@ -151,7 +151,7 @@ pub(super) async fn confirm_mode(
         },
         grave,
         back: "/".into(),
-        time: (mode == Mode::Forced).then(|| ("for", "For how long (at most 24h)", first)),
+        time: (mode == Mode::Forced).then_some(("for", "For how long (at most 24h)", first)),
         possible: true,
     }))
 }

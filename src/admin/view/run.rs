@@ -40,7 +40,7 @@ pub struct RunStatus {
     pub already_applied: u64,
     pub declined: u64,
     pub held: u64,
-    /// Attempts that will be tried again.
+    /// Attempts that failed for now and were or will be repeated.
     pub again: u64,
     pub in_flight: u64,
     /// Replays in flight that the pace allows now.
@@ -122,7 +122,7 @@ impl RunStatus {
 
     /// Of 100; 100 for nothing to do.
     pub fn percent(&self) -> u64 {
-        if self.total == 0 { 100 } else { (self.finished() * 100 / self.total).min(100) }
+        (self.finished() * 100).checked_div(self.total).map_or(100, |percent| percent.min(100))
     }
 }
 
