@@ -504,9 +504,9 @@ async fn the_alert_rules_ask_for_metrics_that_there_are() {
         .collect();
     assert!(names.len() >= 8, "{names:?}");
     for name in names {
-        let there = metrics.lines().any(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
+        let there = metrics
+            .lines()
+            .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         assert!(there, "{name}");
     }
 }
@@ -515,10 +515,16 @@ async fn the_alert_rules_ask_for_metrics_that_there_are() {
 async fn a_page_that_is_not_there_is_a_page_for_people_and_a_problem_for_programs() {
     let fixture = Fixture::start().await;
     let mut request = get("/nowhere");
-    assert_eq!(fixture.send(request.clone()).await.header("content-type"), "application/problem+json");
+    assert_eq!(
+        fixture.send(request.clone()).await.header("content-type"),
+        "application/problem+json"
+    );
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*"));
     let page = fixture.send(request).await;
-    assert_eq!((page.status.as_u16(), page.header("content-type")), (404, "text/html; charset=utf-8"));
+    assert_eq!(
+        (page.status.as_u16(), page.header("content-type")),
+        (404, "text/html; charset=utf-8")
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,9 @@ pub fn span(span: Duration) -> String {
     match s {
         0..=99 => format!("{s} s"),
         100..=5999 => format!("{} min", s / 60),
-        6000..=35_999 if !(s / 60).is_multiple_of(60) => format!("{} h {} min", s / 3600, (s / 60) % 60),
+        6000..=35_999 if !(s / 60).is_multiple_of(60) => {
+            format!("{} h {} min", s / 3600, (s / 60) % 60)
+        }
         6000..=172_799 => format!("{} h", s / 3600),
         _ => format!("{} d", s / 86_400),
     }

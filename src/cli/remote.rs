@@ -309,7 +309,9 @@ async fn watch(client: &Client, to: &To, id: Option<String>) -> Result<(), Failu
         if !run.goes_on() {
             progress.end(run);
             let left = run.held + run.declined;
-            let text = format!("the run left {left} for a person: see `standin entries list --state held`, or `--outcome declined`");
+            let text = format!(
+                "the run left {left} for a person: see `standin entries list --state held`, or `--outcome declined`"
+            );
             return if left == 0 { Ok(()) } else { Err(Failure { code: 1, text }) };
         }
     }
