@@ -325,6 +325,7 @@ impl Connections {
         let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
         let mut last =
             UpstreamError::Ourselves { cause: "the upstream has no endpoint".to_owned() };
+        let mut ours = None;
         for turn in 0..count {
             let endpoint = (first + turn) % count;
             if let Some(kept) =
@@ -339,7 +340,11 @@ impl Connections {
             }
             last = match Connection::open(upstream, endpoint).await {
                 Err(error @ UpstreamError::Connect { .. }) => error,
-                Err(error) => return Err(error),
+                // Another endpoint may do; but none is known to be down where we could not even try.
+                Err(error) => {
+                    ours = Some(error);
+                    continue;
+                }
                 Ok(fresh) => match self.send_on(fresh, request, progress).await {
                     Ok(answered) => return Ok(answered),
                     Err((error, None)) => return Err(error),
@@ -350,7 +355,7 @@ impl Connections {
                 },
             };
         }
-        Err(last)
+        Err(ours.unwrap_or(last))
     }
 
     /// Sends on one connection. With the error comes the request back if nothing of it was taken.

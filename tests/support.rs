@@ -7,8 +7,10 @@
 
 mod app;
 mod client;
+mod entries;
 mod process;
 mod shop;
+mod stage;
 mod standin;
 mod wait;
 
@@ -16,8 +18,10 @@ mod wait;
 pub use self::{
     app::{App, Behaviour, Seen},
     client::{Answer, Client, Http2Client, NoAnswer, Raw, raw},
+    entries::millis,
     process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},
+    stage::{Asked, Stage},
     standin::{Metrics, Setup, Standin},
     wait::{Settled, eventually},
 };

@@ -46,7 +46,7 @@ pub struct UpstreamConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
-    /// Path for a GET that must answer 2xx; absent: that a connection can be opened is enough.
+    /// Path for a GET that must answer 2xx; absent: any answer to `HEAD /` but 502, 503 and 504 is enough.
     pub path: Option<String>,
     /// Time between two questions while the app is down (it is not asked while it answers).
     #[serde(with = "units::duration")]

@@ -215,7 +215,9 @@ impl Case {
     /// The app's own answer. A final one to an open key closes its entry.
     async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
         let status = response.status();
-        if !status.is_server_error() && who.by_client {
+        if status.is_server_error() {
+            self.raise_doubt(who); // it may have been applied before it went wrong
+        } else if who.by_client {
             self.stand_in().doubts().settle(who.identity.key);
         }
         if self.stand_in().store().anything_known() {
@@ -237,7 +239,10 @@ impl Case {
         );
         match self.stand_in_for(who, cause, None).await? {
             Some(decided) => Ok(decided),
-            None => Ok(by_app(response.map(Answer::App))),
+            None => {
+                self.raise_doubt(who);
+                Ok(by_app(response.map(Answer::App)))
+            }
         }
     }
 
@@ -253,14 +258,17 @@ impl Case {
         tracing::debug!(route = &*self.route.name, %error, "no answer from the app");
         let still_under_way = attempt.filter(|_| reason == Reason::TimedOut);
         let cause = Cause::new(reason, error.certainty(), error.to_string());
-        match self.stand_in_for(who, cause, still_under_way).await? {
-            Some(decided) => Ok(decided),
-            None => {
-                if error.certainty() == Certainty::SentUnknown && who.by_client {
-                    self.stand_in().doubts().raise(who.identity.key);
-                }
-                Err(Refusal::NoAnswer(error))
-            }
+        let stood_in = self.stand_in_for(who, cause, still_under_way).await;
+        if error.certainty() == Certainty::SentUnknown && !matches!(stood_in, Ok(Some(_))) {
+            self.raise_doubt(who);
+        }
+        stood_in?.ok_or(Refusal::NoAnswer(error))
+    }
+
+    /// The request may have been applied, and no entry says so: its next attempt is not the first.
+    fn raise_doubt(&self, who: &Identified) {
+        if who.by_client {
+            self.stand_in().doubts().raise(who.identity.key);
         }
     }
 

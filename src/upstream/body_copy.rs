@@ -231,6 +231,9 @@ impl Body for CopyReader {
 
     fn size_hint(&self) -> SizeHint {
         let copy = self.copy.0.borrow();
+        if copy.trailers.is_some() {
+            return SizeHint::new(); // with a length announced they could not follow
+        }
         let here: u64 = copy.kept.iter().skip(self.next).map(|part| part.len() as u64).sum();
         match copy.client.as_ref().map(|client| client.size_hint().exact()) {
             None => SizeHint::with_exact(here),
@@ -264,6 +267,19 @@ mod tests {
         drop(first);
         assert_eq!(copied.read_whole().await.unwrap().unwrap().bytes, "abcdef");
         assert_eq!(copied.reader().collect().await.unwrap().to_bytes(), "abcdef");
+    }
+
+    #[tokio::test]
+    async fn with_trailers_no_length_is_announced() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().unwrap());
+        let frames: Vec<Result<_, Infallible>> =
+            vec![Ok(Frame::data(Bytes::from("ab"))), Ok(Frame::trailers(trailers))];
+        let body = StreamBody::new(stream::iter(frames)).map_err(|never| match never {});
+        let copied = Copied::new(Box::pin(body), 100, Budget::new(100), Rc::default());
+        assert!(copied.read_whole().await.unwrap().is_some());
+        assert_eq!(copied.reader().size_hint().exact(), None);
+        assert!(copied.reader().collect().await.unwrap().trailers().is_some());
     }
 
     #[tokio::test]

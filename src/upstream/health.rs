@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
-use tokio::net::TcpStream;
 
 use super::{
     Condition, Connections,
@@ -23,7 +22,7 @@ pub async fn watch(connections: Connections) {
                 }
             }
             Condition::Down { .. } => {
-                if is_back(&connections).await
+                if answers(&connections).await
                     && let Some(change) = upstream.breaker.healthy()
                 {
                     upstream.publish(change);
@@ -40,25 +39,7 @@ pub async fn watch(connections: Connections) {
     }
 }
 
-/// With a health path: it answers 2xx. Without: some endpoint takes a connection.
-async fn is_back(connections: &Connections) -> bool {
-    let upstream = connections.upstream();
-    if upstream.config.health.path.is_some() {
-        return ask(connections, Method::GET).await.is_some_and(|status| status.is_success());
-    }
-    for index in 0..upstream.endpoints.len() {
-        let Ok(addresses) = upstream.endpoints.get(index).addresses().await else { continue };
-        for address in addresses {
-            let limit = upstream.config.health.timeout;
-            if matches!(tokio::time::timeout(limit, TcpStream::connect(address)).await, Ok(Ok(_))) {
-                return true;
-            }
-        }
-    }
-    false
-}
-
-/// Any HTTP answer at all; with a health path a 2xx.
+/// Any HTTP answer at all; with a health path a 2xx. A connection alone is not enough: an app that hangs takes it, too.
 async fn answers(connections: &Connections) -> bool {
     match connections.upstream().config.health.path {
         Some(_) => ask(connections, Method::GET).await.is_some_and(|status| status.is_success()),

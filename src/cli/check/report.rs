@@ -133,7 +133,7 @@ pub struct UpstreamReport {
     pub timeout: String,
     pub late_window: String,
     pub breaker: BreakerReport,
-    /// The path asked while it is down; absent: a connection is enough.
+    /// The path asked while it is down; absent: any answer to `HEAD /` is enough.
     pub health: Option<String>,
 }
 

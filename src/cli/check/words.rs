@@ -45,7 +45,7 @@ impl Report {
             let asked = upstream
                 .health
                 .as_deref()
-                .map_or("opening a connection".to_owned(), |path| format!("GET {path}"));
+                .map_or("HEAD /".to_owned(), |path| format!("GET {path}"));
             line(
                 f,
                 "breaker",
