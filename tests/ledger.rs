@@ -17,7 +17,7 @@ use crate::support::{LedgerRow, Shop, Standin, eventually};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_order_is_in_the_ledger_exactly_once() {
     let mut shop = Shop::start().await;
-    let standin = Standin::start(&config(shop.address())).await;
+    let standin = Standin::start(&config(shop.address(), "x-request-id")).await;
     let log = Log::default();
     let customers = Customers::enter(standin.address(), &log, 20_000);
     let caps = caps::Watch::over(standin.admin_address());
@@ -26,10 +26,11 @@ async fn every_acknowledged_order_is_in_the_ledger_exactly_once() {
     for round in 0..ROUNDS {
         chaos.round(round, &mut shop).await;
     }
-    let (_standin, kills) = chaos.over_now();
+    let (standin, kills) = chaos.over_now();
     shop.heal().await;
     customers.leave().await;
     let verdict = settled(&log, &shop).await;
+    nothing_is_open(&standin).await;
     let seen = caps.end().await;
 
     let told = log.tally();
@@ -42,17 +43,37 @@ async fn every_acknowledged_order_is_in_the_ledger_exactly_once() {
         assert!(kills.at(point) > 0, "{point} was never hit: {kills:?}");
     }
     assert!(seen.looks > 100 && seen.most_open > 0, "the caps were not watched: {seen:?}");
-    assert!(told.refused > 100, "no cap was ever met: {told:?}");
+    assert!(seen.most_open_sum > OPEN_SUM * 9 / 10, "no cap was ever met: {seen:?}");
     assert!(seen.most_open <= OPEN && seen.most_open_sum <= OPEN_SUM, "{seen:?}");
     let exposure = caps::Exposure::of(&log, &shop.orders());
+    println!("{exposure:?}");
     assert!(exposure.within(), "{exposure:?}");
+}
+
+/// The same road, shorter, with a shop that knows an order by the customer's key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_that_dedupes_by_key_has_every_order_once_too() {
+    let mut shop = Shop::that_dedupes_by("idempotency-key").await;
+    let standin = Standin::start(&config(shop.address(), "idempotency-key")).await;
+    let log = Log::default();
+    let customers = Customers::enter(standin.address(), &log, 2_000);
+    let mut chaos = Chaos::over(standin, &log);
+    for round in 0..7 {
+        chaos.round(round, &mut shop).await;
+    }
+    let (_standin, kills) = chaos.over_now();
+    shop.heal().await;
+    customers.leave().await;
+    let verdict = settled(&log, &shop).await;
+    assert_eq!(verdict, Verdict::default(), "{:?} {kills:?}", log.tally());
+    assert!(log.tally().stood_in > 100, "{:?}", log.tally());
 }
 
 /// A checker that cannot fail proves nothing: the same road without the shop's own protection must double.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_sees_duplicates_when_the_shop_does_not_refuse_them() {
     let mut shop = Shop::that_dedupes_by("none").await;
-    let standin = Standin::start(&config(shop.address())).await;
+    let standin = Standin::start(&config(shop.address(), "x-request-id")).await;
     let log = Log::default();
     let customers = Customers::enter(standin.address(), &log, 1_000);
     let mut chaos = Chaos::over(standin, &log);
@@ -119,8 +140,24 @@ async fn settled(log: &Log, shop: &Shop) -> Verdict {
     .await
 }
 
+/// Every entry came to its end by itself; nothing is left for a person.
+async fn nothing_is_open(standin: &Standin) {
+    eventually(Duration::from_secs(30), async || {
+        let status = standin.admin_get("/api/v1/status").await.json();
+        let open: u64 = status["routes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|route| &route["open"])
+            .map(|open| open.as_u64().unwrap())
+            .sum();
+        if open == 0 { Ok(()) } else { Err(format!("{open} open: {status:#}")) }
+    })
+    .await;
+}
+
 /// Short times, so that much happens; nobody is trusted with a request id; caps that an outage meets.
-fn config(shop: SocketAddr) -> String {
+fn config(shop: SocketAddr, dedupes_by: &str) -> String {
     format!(
         r#"
 [request_id]
@@ -136,7 +173,7 @@ breaker = {{ min_open = "100ms", max_open = "400ms" }}
 
 [route.checkout]
 match = "POST /checkout"
-app_dedupes = {{ by = "x-request-id", for = "7d" }}
+app_dedupes = {{ by = "{dedupes_by}", for = "7d" }}
 
 [route.checkout.stand_in]
 on = ["connect", "breaker", "timeout", "reset", "5xx"]
