@@ -1,15 +1,15 @@
 //! The metrics, made at each scrape from handles: nothing is counted here, no memory grows. Labels are names of routes,
 //! upstreams and fixed words, never a path or an id.
 
+mod family;
+
 use std::{fmt::Error, time::Duration};
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
+    collector::Collector, encoding::DescriptorEncoder, metrics::MetricType, registry::Registry,
 };
 
+use self::family::Out;
 use super::{
     Handles,
     view::{counter, word},
@@ -266,60 +266,6 @@ impl Scrape {
         let role = super::view::role_word(handles.role);
         let mut family = out.gauge("standin_build_info", "Version and role; always 1")?;
         family.gauge(&[("version", handles.version), ("role", role)], 1.0)
-    }
-}
-
-/// Writes families; a thin cover over the encoder.
-struct Out<'a>(DescriptorEncoder<'a>);
-
-impl Out<'_> {
-    fn start<'s>(
-        &'s mut self,
-        name: &'s str,
-        help: &str,
-        kind: MetricType,
-    ) -> Result<Family<'s>, Error> {
-        Ok(Family(self.0.encode_descriptor(name, help, None, kind)?))
-    }
-
-    fn gauge<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Family<'s>, Error> {
-        self.start(name, help, MetricType::Gauge)
-    }
-
-    fn counter<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Family<'s>, Error> {
-        self.start(name, help, MetricType::Counter)
-    }
-}
-
-struct Family<'a>(MetricEncoder<'a>);
-
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-impl Family<'_> {
-    fn gauge(&mut self, labels: Labels<'_>, value: f64) -> Result<(), Error> {
-        ConstGauge::new(value).encode(self.0.encode_family(&labels)?)
-    }
-
-    fn counter(&mut self, labels: Labels<'_>, value: u64) -> Result<(), Error> {
-        ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
-    }
-
-    fn histogram(
-        &mut self,
-        labels: Labels<'_>,
-        sum: f64,
-        count: u64,
-        buckets: &[(f64, u64)],
-    ) -> Result<(), Error> {
-        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
-
-    fn plain(self, value: f64) -> Result<(), Error> {
-        ConstGauge::new(value).encode(self.0)
-    }
-
-    fn plain_counter(self, value: u64) -> Result<(), Error> {
-        ConstCounter::new(value).encode(self.0)
     }
 }
 

@@ -6,6 +6,7 @@ mod entries;
 mod filters;
 mod overview;
 mod replay;
+mod story;
 mod worklist;
 
 use std::sync::Arc;

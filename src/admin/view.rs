@@ -2,6 +2,9 @@
 //! same types back.
 
 mod entry;
+mod message;
+mod mode;
+mod route;
 mod run;
 mod sentence;
 mod status;
@@ -11,16 +14,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use self::status::{caps, counter, role_word};
 pub use self::{
-    entry::{
-        AnswerView, BodyView, EntryDetail, EntryList, EntryView, Field, HistoryView, RequestView,
-    },
+    entry::{EntryDetail, EntryList, EntryView, HistoryView},
+    message::{AnswerView, BodyView, Field, RequestView},
+    mode::{ModeView, ModesView},
+    route::{Answers, CapUse, RouteStatus},
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},
-    status::{
-        Answers, CapUse, ModeView, ModesView, RouteStatus, Status, StoreStatus, UpstreamStatus,
-    },
+    status::{Status, StoreStatus, UpstreamStatus},
+};
+pub(crate) use self::{
+    route::{caps, counter},
+    status::role_word,
 };
 use crate::time::UnixMillis;
 

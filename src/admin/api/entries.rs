@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use crate::{
     admin::{
         Admin,
-        actions::{Act, Filter, Why, duration},
+        actions::{Act, Why},
+        filter::{Filter, duration},
         guard::Who,
         problem::{Problem, Query, Sent},
         view::{EntryDetail, EntryList, HistoryView, RunStatus},

@@ -9,7 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     admin::{
         Admin,
-        actions::{Why, duration},
+        actions::Why,
+        filter::duration,
         guard::Who,
         problem::{Problem, Query, Sent},
         view::{AuditView, ModesView, Status, VolumeView},

@@ -10,17 +10,22 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{Confirm, Frame, Shown, back_to, filters, html, overview::Done};
+use super::{
+    Confirm, Frame, Shown, back_to, filters, html,
+    overview::Done,
+    story::{risk, story},
+};
 use crate::{
     admin::{
         Admin,
-        actions::{Act, Filter, Why, duration},
+        actions::{Act, Why},
+        filter::{Filter, duration},
         guard::Who,
         problem::Problem,
-        view::{EntryDetail, EntryList, EntryView, span},
+        view::{EntryDetail, EntryList, EntryView},
     },
     config::units,
-    store::{Certainty, HeldReason, Outcome, Reason, Receipt, State as EntryState},
+    store::{Certainty, HeldReason, Receipt, State as EntryState},
     time::UnixMillis,
 };
 
@@ -124,69 +129,6 @@ fn possible(entry: &EntryView, act: &str) -> bool {
     }
 }
 
-/// Where an entry stands, as one would say it on the phone.
-fn story(detail: &EntryDetail, now: UnixMillis) -> String {
-    let entry = &detail.entry;
-    let kept = format!(
-        "Accepted {} because {}.",
-        entry.received_at.short(now),
-        match entry.reason {
-            Reason::ConnectFailed => "the app could not be reached",
-            Reason::TimedOut => "the app did not answer in time",
-            Reason::Reset => "the app broke the connection",
-            Reason::BadStatus => "the app answered with an error",
-            Reason::BreakerOpen => "the app was known to be down",
-            Reason::Forced => "stand-ins were forced",
-            Reason::Deferred => "this route is always answered by standin",
-            Reason::Standby => "this standin is a standby",
-            Reason::SequenceHeld => "earlier requests of its sequence were waiting",
-        }
-    );
-    let applied = match entry.certainty {
-        Certainty::NotSent => "The app has certainly not applied it.",
-        Certainty::SentUnknown => "The app may have applied it already.",
-    };
-    let stands = match (entry.state, entry.outcome, entry.held) {
-        (EntryState::Stored, ..) if detail.not_before.0 > now => {
-            let wait = span(detail.not_before.0.since(now));
-            format!("It waits: not sent again within the next {wait}. {applied}")
-        }
-        (EntryState::Stored, ..) => format!("It waits for its replay. {applied}"),
-        (EntryState::Leased, ..) => "It is about to be sent.".to_owned(),
-        (EntryState::Sending, ..) => "It is being sent now.".to_owned(),
-        (EntryState::Held, _, Some(held)) => {
-            format!("It waits for a person: {} {applied}", held_means(held))
-        }
-        (EntryState::Held, _, None) => format!("It waits for a person. {applied}"),
-        (EntryState::Closed, Some(Outcome::Completed), _) => "The app has applied it.".to_owned(),
-        (EntryState::Closed, Some(Outcome::AlreadyApplied), _) => {
-            "The app said that it had it already.".to_owned()
-        }
-        (EntryState::Closed, Some(Outcome::Declined), _) => {
-            "The app refused it for good: its customer was promised something that will not happen."
-                .to_owned()
-        }
-        (EntryState::Closed, Some(Outcome::WrittenOff), _) => {
-            "A person gave it up: it is never sent.".to_owned()
-        }
-        (EntryState::Closed, None, _) => "It is closed.".to_owned(),
-    };
-    format!("{kept} {stands}")
-}
-
-pub(super) fn held_means(held: HeldReason) -> &'static str {
-    match held {
-        HeldReason::Attempts => "all attempts were used up.",
-        HeldReason::Expired => "it is past its time, and nothing is sent past its time.",
-        HeldReason::Credentials => "the app refused its credentials, or redirected.",
-        HeldReason::Unclear => "nothing protects the app against a second one.",
-        HeldReason::Unanswered => "its client certainly never got the answer.",
-        HeldReason::RouteGone => "its route is not configured any more.",
-        HeldReason::Damaged => "its bytes do not fit its checksum; it can only be written off.",
-        HeldReason::ByPerson => "a person held it.",
-    }
-}
-
 pub(super) async fn confirm(
     State(admin): State<Arc<Admin>>,
     Path((id, act)): Path<(String, String)>,
@@ -252,16 +194,6 @@ fn extend(admin: &Admin, route: &str) -> String {
     let route = admin.handles.routes.by_name(route);
     let stand_in = route.and_then(|route| route.config.stand_in.as_ref());
     stand_in.map_or_else(|| "24h".into(), |stand_in| units::write_duration(stand_in.expires))
-}
-
-fn risk(entry: &EntryView) -> String {
-    match entry.certainty {
-        Certainty::NotSent => "The app has certainly not applied it yet.".into(),
-        Certainty::SentUnknown => {
-            "The app may have applied it already: look there first, or make sure that it refuses duplicates."
-                .into()
-        }
-    }
 }
 
 #[derive(Deserialize)]

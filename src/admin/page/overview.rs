@@ -13,7 +13,8 @@ use super::{Confirm, Frame, Shown, back_to, filters, html};
 use crate::{
     admin::{
         Admin,
-        actions::{Why, duration},
+        actions::Why,
+        filter::duration,
         guard::Who,
         problem::Problem,
         view::{Answers, Status, from_word},
