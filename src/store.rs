@@ -6,6 +6,7 @@
 mod codec;
 mod disk;
 mod entry;
+mod mailbox;
 mod open_index;
 mod plan;
 mod queue;
@@ -16,7 +17,7 @@ mod sqlite;
 mod transition;
 mod writer;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc, task::Poll, time::Duration};
 
 use tokio::sync::{oneshot, watch};
 
@@ -345,9 +346,10 @@ impl Store {
     pub async fn append(&self, entry: NewEntry) -> Result<Appended, StoreError> {
         self.shared().gate.check()?;
         let entry = Box::new(Prepared::new(entry)?);
-        let (reply, answer) = oneshot::channel();
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let (reply, answer) = mailbox::ticket(waker);
         self.shared().queue.push_capture(Capture { entry, reply })?;
-        answer.await.unwrap_or_else(|_| Err(writer_gone()))
+        answer.await
     }
 
     /// Closes an entry that is still `stored`, by its own token (late answer). `Moved` if it is not `stored` any more:

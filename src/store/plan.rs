@@ -9,6 +9,7 @@ use super::{
     AuditLine, Cap, Certainty, HeldReason, KeptAnswer, Outcome, Receipt, Sending, Seq, State,
     StoreError, Verdict,
     codec::Prepared,
+    mailbox::Ticket,
     open_index::{Known, OpenIndex, Row, Undo},
     receipt::Receipts,
     transition::{Event, after},
@@ -22,7 +23,7 @@ pub(super) struct Plan {
     pub(super) now: UnixMillis,
     pub(super) writes: Vec<Write>,
     pub(super) marks: Vec<(Reply<Marked>, Result<Marked, StoreError>)>,
-    pub(super) captures: Vec<(Reply<super::Appended>, Decided)>,
+    pub(super) captures: Vec<(Ticket, Decided)>,
     pub(super) volumes: BTreeMap<(i64, Arc<str>, Outcome), u64>,
     pub(super) last_new: Option<i64>,
     undo: Vec<Undo>,
@@ -118,10 +119,7 @@ impl Plan {
     }
 
     /// Takes captures back and leaves the marks: they come first, and do not depend on captures.
-    pub(super) fn drop_captures(
-        &mut self,
-        index: &mut OpenIndex,
-    ) -> Vec<(Reply<super::Appended>, Decided)> {
+    pub(super) fn drop_captures(&mut self, index: &mut OpenIndex) -> Vec<(Ticket, Decided)> {
         let (changes, writes) = self.marks_end;
         while self.undo.len() > changes {
             if let Some(undo) = self.undo.pop() {

@@ -12,6 +12,7 @@ use super::{
     StoreError, Verdict,
     codec::Prepared,
     disk::LockFile,
+    mailbox::{self, Delivered, Post, Ticket},
     plan::{Decided, Plan, Write},
     queue::{Batch, Taken},
     shared::Shared,
@@ -26,7 +27,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 #[derive(Debug)]
 pub(super) struct Capture {
     pub(super) entry: Box<Prepared>,
-    pub(super) reply: Reply<Appended>,
+    pub(super) reply: Ticket,
 }
 
 /// Everything else that waits to be written.
@@ -64,30 +65,54 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) database: Database,
     pub(super) upkeep: Upkeep,
+    /// Mailboxes to be looked at again.
+    delivered: Vec<Delivered>,
     /// Let go of last.
     pub(super) lock: LockFile,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, database: Database, lock: LockFile) -> Self {
-        Self { shared, database, upkeep: Upkeep::default(), lock }
+        Self { shared, database, upkeep: Upkeep::default(), delivered: Vec::new(), lock }
     }
 
     pub(super) fn run(mut self) {
         let guard = EndGuard(Arc::clone(&self.shared));
         self.upkeep(Instant::now());
         loop {
-            let behind = self.upkeep.is_behind(Instant::now());
-            match self.shared.queue.take(if behind { Duration::ZERO } else { IDLE }) {
+            match self.shared.queue.take(self.patience()) {
                 Taken::Batch(batch) => self.store(batch),
                 Taken::Idle => {}
                 Taken::Closed => break,
             }
+            self.look_again();
             self.upkeep(Instant::now());
         }
         self.database.close();
         guard.ended_well();
         drop(self.lock);
+    }
+
+    fn patience(&self) -> Duration {
+        if self.upkeep.is_behind(Instant::now()) {
+            Duration::ZERO
+        } else if self.delivered.is_empty() {
+            IDLE
+        } else {
+            mailbox::PATIENCE
+        }
+    }
+
+    /// Whoever was to wake others had its time.
+    fn look_again(&mut self) {
+        let long_ago = Instant::now().checked_sub(mailbox::PATIENCE);
+        self.delivered.retain(|delivered| {
+            let due = long_ago.is_some_and(|long_ago| delivered.at <= long_ago);
+            if due {
+                delivered.look_again();
+            }
+            !due
+        });
     }
 
     /// One batch: decide, write, answer.
@@ -120,7 +145,7 @@ impl Writer {
     fn refuse_if_full(&self, batch: &mut Batch) {
         if let Some(why) = self.shared.gate.why_full() {
             for capture in batch.captures.drain(..) {
-                let _ = capture.reply.send(Err(StoreError::NotAccepting(why.clone())));
+                capture.reply.answer(Err(StoreError::NotAccepting(why.clone())));
             }
         }
     }
@@ -185,10 +210,12 @@ impl Writer {
         if sent {
             self.shared.options.hook.at("after_sending");
         }
-        for ((reply, decided), kept) in plan.captures.into_iter().zip(kept) {
-            // Whoever does not listen any more has a durable entry without an answer: it will be replayed.
-            let _ = reply.send(decided.appended(kept));
+        // Whoever does not listen any more has a durable entry without an answer: it will be replayed.
+        let mut post = Post::default();
+        for ((ticket, decided), kept) in plan.captures.into_iter().zip(kept) {
+            post.add(ticket, decided.appended(kept));
         }
+        self.delivered.extend(post.deliver());
     }
 
     /// The replayer left before it heard that it may send, so nothing was sent.
@@ -220,7 +247,7 @@ impl Writer {
             });
         }
         for (reply, _) in plan.captures {
-            let _ = reply.send(Err(StoreError::Failed(why.to_owned())));
+            reply.answer(Err(StoreError::Failed(why.to_owned())));
         }
         self.shared.changed();
     }

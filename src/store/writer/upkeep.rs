@@ -115,7 +115,7 @@ impl Writer {
         self.shared.gate.full(Some("the disk is full".into()));
         self.upkeep.next_look = Some(Instant::now() + LOOK);
         for (reply, _) in plan.drop_captures(&mut self.shared.index()) {
-            let _ = reply.send(Err(StoreError::NotAccepting("the disk is full".into())));
+            reply.answer(Err(StoreError::NotAccepting("the disk is full".into())));
         }
         if let Some(ballast) = &self.upkeep.ballast
             && let Err(error) = ballast.give_up()
@@ -142,7 +142,7 @@ impl Writer {
     pub(super) fn recover(&mut self, why: &str) {
         self.shared.gate.broken(Some(why.to_owned()));
         for capture in self.shared.queue.take_captures() {
-            let _ = capture.reply.send(Err(StoreError::NotAccepting(why.to_owned())));
+            capture.reply.answer(Err(StoreError::NotAccepting(why.to_owned())));
         }
         while !self.shared.queue.is_closed() {
             match self.reopen() {
