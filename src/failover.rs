@@ -1,7 +1,7 @@
 //! Who answers: the one decision.
 //!
 //! A route without a stand-in passes through: both ways streamed, nothing kept, nothing spawned. On a stand-in route
-//! the request lives as a [`Case`](case::Case) until it is decided, whatever its client does.
+//! the request lives as a `Case` until it is decided, whatever its client does.
 
 mod answer;
 mod case;

@@ -64,7 +64,7 @@ pub(crate) fn line_of(bytes: &[u8]) -> String {
     }
 }
 
-/// Several lines: as [`line`], but line feeds and tabs stay.
+/// Several lines: as [`line()`], but line feeds and tabs stay.
 fn block(text: &str) -> String {
     visible(text, usize::MAX, |c| matches!(c, '\n' | '\t'))
 }

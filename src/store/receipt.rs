@@ -142,7 +142,7 @@ fn check(digits: &[u8]) -> u8 {
     digits.iter().fold(0, |sum, &digit| times_generator(sum ^ digit))
 }
 
-/// Multiplication by x in GF(2)[x] / (x^5 + x^2 + 1).
+/// Multiplication by x in `GF(2)[x] / (x^5 + x^2 + 1)`.
 fn times_generator(value: u8) -> u8 {
     let doubled = value << 1;
     if doubled & 32 == 0 { doubled } else { (doubled ^ 0b10_0101) & 31 }

@@ -31,7 +31,7 @@ pub(in crate::cli) struct To {
         value_name = "URL"
     )]
     pub(super) admin: String,
-    /// The token of [admin]; better given in the environment, where other users do not see it.
+    /// The token of `[admin]`; better given in the environment, where other users do not see it.
     #[arg(long, env = "STANDIN_TOKEN", hide_env_values = true)]
     pub(super) token: Option<String>,
     /// Print the API's JSON instead of tables.
