@@ -157,7 +157,7 @@ fn services_and_budgets_find_their_pods() {
         }
         if replicas > 1 {
             let sticky = |service: &&Value| service["spec"]["sessionAffinity"] == "ClientIP";
-            assert!(services.iter().any(|service| sticky(service)), "{file}: keys reach one pod");
+            assert!(services.iter().any(sticky), "{file}: keys reach one pod");
             let config: toml::Table = config_of(&documents).parse().unwrap();
             for (name, route) in config["route"].as_table().unwrap() {
                 assert!(route.get("app_dedupes").is_some(), "{file}: {name} is not protected");
