@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade};
+use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
@@ -34,6 +34,7 @@ use crate::{
     router::{Matched, Routes},
     signature::REPLAY,
     stand_in::StandIn,
+    store::Certainty,
     telemetry::{ANSWERED, Answered, WorkerCounters},
     upstream::{
         Connections, UpstreamError,
@@ -53,6 +54,8 @@ pub struct Shared {
     pub budget: Budget,
     /// Header that carries the request id.
     pub request_id: http::HeaderName,
+    /// Peers whose request id is kept.
+    pub trust: Trust,
 }
 
 /// One worker's failover. Cheap to clone.
@@ -95,7 +98,9 @@ impl Failover {
         let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
             self.upgrade(matched, request, stands_in.is_some()).await
         } else if let Some((route, policy)) = stands_in.filter(|(_, policy)| {
-            policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
+            // With anything open it must be looked for there: it could be the same, or come after it.
+            self.0.shared.stand_in.store().anything_known()
+                || policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
         }) {
             let case = case::Case::open(&self, route, policy, matched, request);
             SurvivesHangUp::new(case, &self.0.late).await
@@ -122,7 +127,7 @@ impl Failover {
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
         if self.0.shared.role == Role::Standby {
-            return refused(Refusal::NobodyToAsk);
+            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
         }
         let progress = Rc::new(Progress::default());
         let (parts, body) = request.into_parts();
@@ -140,7 +145,10 @@ impl Failover {
             }
             Err(error) => {
                 tracing::debug!(%error, "no answer from the app");
-                refused(Refusal::NoAnswer(error))
+                {
+                    let certainty = error.certainty();
+                    refused(Refusal::NoAnswer(error, certainty))
+                }
             }
         }
     }
@@ -156,7 +164,7 @@ impl Failover {
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
         if self.0.shared.role == Role::Standby {
-            return refused(Refusal::NobodyToAsk);
+            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
         }
         let client = hyper::upgrade::on(&mut request);
         let (parts, _body) = request.into_parts();
@@ -171,7 +179,10 @@ impl Failover {
                 tunnel::begin(client, app, &self.0.drain);
                 by_app(response.map(Answer::App))
             }
-            Err(error) => refused(Refusal::NoAnswer(error)),
+            Err(error) => {
+                let certainty = error.certainty();
+                refused(Refusal::NoAnswer(error, certainty))
+            }
         }
     }
 

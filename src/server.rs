@@ -118,6 +118,7 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
         modes: modes.clone(),
         budget: Budget::new(config.listen.limits.copied_bodies),
         request_id: request_id.clone(),
+        trust: Trust::new(config.request_id.trust.iter().copied()),
     });
     let listening =
         Listening { config: config.listen.clone(), connections: Arc::new(AtomicUsize::new(0)) };

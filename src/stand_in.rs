@@ -244,6 +244,16 @@ impl StandIn {
         outgoing::response(answer, receipt, cause)
     }
 
+    /// A live attempt of the key may have reached the app.
+    pub async fn worsen(&self, key: Digest, not_before: UnixMillis, cause: &str) {
+        if !matches!(self.0.store.key_state(key, Digest(0)), KeyState::Open { .. }) {
+            return;
+        }
+        if let Err(error) = self.0.store.worsen(key, not_before, cause).await {
+            tracing::warn!(%error, "an entry's certainty could not be written; the doubt is kept in memory");
+        }
+    }
+
     /// Nobody got the answer: nobody was promised anything.
     pub async fn hold_unanswered(&self, entry: &Durable) {
         // It may have been stored as held at once.

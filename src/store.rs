@@ -377,6 +377,17 @@ impl Store {
         self.mark(Mark::CloseLive { key, outcome, why, answer }).await.map(drop)
     }
 
+    /// A live attempt of a key may have reached the app: if the key is open, its entry is `sent_unknown` from now on.
+    pub async fn worsen(
+        &self,
+        key: Digest,
+        not_before: UnixMillis,
+        cause: &str,
+    ) -> Result<(), StoreError> {
+        let cause = cause.to_owned();
+        self.mark(Mark::Worsen { key, not_before, cause }).await.map(drop)
+    }
+
     /// The answer certainly never left: `stored → held(unanswered)`.
     pub async fn hold_unanswered(&self, entry: &Durable) -> Result<(), StoreError> {
         self.mark(Mark::HoldUnanswered { seq: entry.seq }).await.map(drop)

@@ -20,6 +20,7 @@ use crate::{
     client_body::BodyFault,
     config::Role,
     mode::Mode,
+    replay,
     router::{Matched, Route},
     stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
     store::{Certainty, Reason, StoreError},
@@ -112,10 +113,11 @@ impl Case {
             self.read_body().await?;
         }
         let who = self.identify()?;
-        // One of a key at a time: the second learns from the first.
-        let _place = self.take_turn(&who).await?;
+        // One of a key, and one of a sequence, at a time: the second learns from the first.
+        let _turn = self.take_turn(&who).await?;
         let mut behind = None;
         if self.stand_in().store().anything_known() {
+            self.read_body().await?;
             if let Some(decided) = self.known_already(&who).await? {
                 return Ok(decided);
             }
@@ -184,12 +186,12 @@ impl Case {
 
     /// Stands in without an attempt.
     async fn without_asking(&mut self, who: &Identified, cause: Cause) -> Result<Decided, Refusal> {
-        let reason = cause.reason;
+        let (reason, certainty) = (cause.reason, self.worst(who, cause.certainty));
         match self.stand_in_for(who, cause, None).await? {
             Some(decided) => Ok(decided),
             None if reason == Reason::Deferred => self.ask(who).await,
             None if reason == Reason::SequenceHeld => Err(Refusal::SequenceHeld),
-            None => Err(Refusal::NobodyToAsk),
+            None => Err(Refusal::NobodyToAsk(certainty)),
         }
     }
 
@@ -212,15 +214,18 @@ impl Case {
         }
     }
 
-    /// The app's own answer. A final one to an open key closes its entry.
+    /// The app's own answer. A final one to an open key closes its entry; one that says nothing of what became of the
+    /// request leaves a doubt.
     async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
         let status = response.status();
-        if status.is_server_error() {
-            self.raise_doubt(who); // it may have been applied before it went wrong
-        } else if who.by_client {
+        let is_final = replay::live_outcome(&self.route.config.replay, status).is_some();
+        if is_final && self.others_may_have(who) {
             self.stand_in().doubts().settle(who.identity.key);
+        } else if !status.is_client_error() && !is_final {
+            // A 5xx or a redirect: it may have been applied.
+            self.raise_doubt(who, &format!("the app answered {status}")).await;
         }
-        if self.stand_in().store().anything_known() {
+        if is_final && self.stand_in().store().anything_known() {
             self.stand_in().close_live(who.identity.key, &self.route, status).await;
         }
         by_app(response.map(Answer::App))
@@ -231,16 +236,17 @@ impl Case {
         who: &Identified,
         response: Response<AnswerBody>,
     ) -> Result<Decided, Refusal> {
-        let status = response.status();
-        let cause = Cause::new(
-            Reason::BadStatus,
-            Certainty::SentUnknown,
-            format!("the app answered {status}"),
-        );
-        match self.stand_in_for(who, cause, None).await? {
-            Some(decided) => Ok(decided),
-            None => {
-                self.raise_doubt(who);
+        let text = format!("the app answered {}", response.status());
+        let cause = Cause::new(Reason::BadStatus, Certainty::SentUnknown, text.clone());
+        match self.stand_in_for(who, cause, None).await {
+            Ok(Some(decided)) => Ok(decided),
+            Err(refusal @ (Refusal::StoreFailed | Refusal::Body(_))) => {
+                self.raise_doubt(who, &text).await;
+                Err(refusal)
+            }
+            // What else speaks against a stand-in is no better an answer than the app's own.
+            Ok(None) | Err(_) => {
+                self.raise_doubt(who, &text).await;
                 Ok(by_app(response.map(Answer::App)))
             }
         }
@@ -252,24 +258,59 @@ impl Case {
         error: UpstreamError,
         attempt: Option<Attempt>,
     ) -> Result<Decided, Refusal> {
+        let certainty = error.certainty();
         let Some(reason) = error.reason() else {
-            return Err(self.progress.fault().map_or(Refusal::NoAnswer(error), Refusal::Body));
+            let worst = self.worst(who, certainty);
+            return Err(self
+                .progress
+                .fault()
+                .map_or(Refusal::NoAnswer(error, worst), Refusal::Body));
         };
         tracing::debug!(route = &*self.route.name, %error, "no answer from the app");
         let still_under_way = attempt.filter(|_| reason == Reason::TimedOut);
-        let cause = Cause::new(reason, error.certainty(), error.to_string());
+        let cause = Cause::new(reason, certainty, error.to_string());
         let stood_in = self.stand_in_for(who, cause, still_under_way).await;
-        if error.certainty() == Certainty::SentUnknown && !matches!(stood_in, Ok(Some(_))) {
-            self.raise_doubt(who);
+        if let Ok(Some(decided)) = stood_in {
+            return Ok(decided);
         }
-        stood_in?.ok_or(Refusal::NoAnswer(error))
+        if certainty == Certainty::SentUnknown {
+            self.raise_doubt(who, &error.to_string()).await;
+        }
+        match stood_in {
+            // It may have been applied just now: whatever was before, that is what the client has to know.
+            Err(Refusal::KeyReused | Refusal::DeclinedBefore)
+                if certainty == Certainty::SentUnknown =>
+            {
+                Err(Refusal::NoAnswer(error, certainty))
+            }
+            Err(refusal) => Err(refusal),
+            Ok(_) => Err(Refusal::NoAnswer(error, self.worst(who, certainty))),
+        }
     }
 
-    /// The request may have been applied, and no entry says so: its next attempt is not the first.
-    fn raise_doubt(&self, who: &Identified) {
-        if who.by_client {
-            self.stand_in().doubts().raise(who.identity.key);
+    /// The request may have been applied, and no new entry says so: its next attempt is not the first, and an open
+    /// entry of its key is not what it was.
+    async fn raise_doubt(&self, who: &Identified, cause: &str) {
+        if !self.others_may_have(who) {
+            return;
         }
+        self.stand_in().doubts().raise(who.identity.key);
+        if self.stand_in().store().anything_known() {
+            let not_before = UnixMillis::now().plus(self.route.upstream.config.late_window);
+            self.stand_in().worsen(who.identity.key, not_before, cause).await;
+        }
+    }
+
+    /// The worst of this attempt and of earlier ones of its key.
+    fn worst(&self, who: &Identified, certainty: Certainty) -> Certainty {
+        let doubtful =
+            self.others_may_have(who) && self.stand_in().doubts().is_in_doubt(who.identity.key);
+        if doubtful { Certainty::SentUnknown } else { certainty }
+    }
+
+    /// Another request may carry the same key: the client or the route chose it, or a trusted peer gave the id.
+    fn others_may_have(&self, who: &Identified) -> bool {
+        who.by_client || self.failover.0.shared.trust.covers(self.client_ip)
     }
 
     /// Assess → append → answer. `None`: not low risk, or the store refused; the caller has the honest answer.
@@ -282,9 +323,7 @@ impl Case {
         if self.failover.0.shared.modes.of(&self.route.name) == Mode::PassThrough {
             return Ok(None);
         }
-        if who.by_client && self.stand_in().doubts().is_in_doubt(who.identity.key) {
-            cause.certainty = Certainty::SentUnknown;
-        }
+        cause.certainty = self.worst(who, cause.certainty);
         let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
         let stand_in = self.stand_in().clone();
         let asked = self.asked(&who.request_id);
@@ -321,7 +360,7 @@ impl Case {
                     None => None,
                 };
                 match meanwhile {
-                    Some(Ok(response)) => Ok(Some(by_app(response.map(Answer::App)))),
+                    Some(Ok(response)) => Ok(Some(self.answered(who, response).await)),
                     // An error is not "not stored": after a restart the entry may be there, and be replayed.
                     _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
                         Err(Refusal::StoreFailed)

@@ -13,8 +13,8 @@ use crate::{
 /// Why the client gets an error of ours.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The app did not answer and standin does not answer for it.
-    NoAnswer(UpstreamError),
+    /// The app did not answer and standin does not answer for it. With what all attempts of its key left behind.
+    NoAnswer(UpstreamError, Certainty),
     /// The client did not finish its request.
     Body(BodyFault),
     /// The client's `Idempotency-Key` cannot be used: why.
@@ -29,8 +29,10 @@ pub enum Refusal {
     DeclinedBefore,
     /// The request was written, but whether it lives is not known.
     StoreFailed,
-    /// A standby, or an app that is set aside: nobody is there to ask.
-    NobodyToAsk,
+    /// A standby, or an app that is set aside: nobody is there to ask. With what earlier attempts may have left behind.
+    NobodyToAsk(Certainty),
+    /// The same request was accepted before, but its answer cannot be read now, or the two cannot be compared.
+    AcceptedBefore,
 }
 
 impl Refusal {
@@ -38,17 +40,19 @@ impl Refusal {
     pub fn is_clients_fault(&self) -> bool {
         match self {
             Self::Body(_) | Self::BadKey(_) | Self::KeyReused | Self::StillUnderWay => true,
-            Self::NoAnswer(error) => matches!(error, UpstreamError::Client { .. }),
-            Self::SequenceHeld | Self::DeclinedBefore | Self::StoreFailed | Self::NobodyToAsk => {
-                false
-            }
+            Self::NoAnswer(error, _) => matches!(error, UpstreamError::Client { .. }),
+            Self::SequenceHeld
+            | Self::DeclinedBefore
+            | Self::StoreFailed
+            | Self::AcceptedBefore
+            | Self::NobodyToAsk(_) => false,
         }
     }
 
     /// The answer in words. Addresses and causes stay in the log.
     pub fn into_response(self) -> Response<Answer> {
         match self {
-            Self::NoAnswer(error) => no_answer(&error),
+            Self::NoAnswer(error, certainty) => no_answer(&error, certainty),
             Self::Body(fault) => body_fault(&fault),
             Self::BadKey(why) => Problem::new(StatusCode::BAD_REQUEST, "The Idempotency-Key cannot be used")
                 .detail(why.to_string())
@@ -74,10 +78,18 @@ impl Refusal {
                 .detail(UNKNOWN)
                 .retry_after(LATER)
                 .proxy_status(ProxyError::ProxyInternalError),
-            Self::NobodyToAsk => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The app cannot be asked now")
-                .detail("The request was not applied. It can be sent again.")
-                .retry_after(SOON)
-                .proxy_status(ProxyError::DestinationUnavailable),
+            Self::NobodyToAsk(certainty) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The app cannot be asked now")
+                    .detail(if certainty == Certainty::NotSent { NOT_APPLIED } else { UNKNOWN })
+                    .retry_after(SOON)
+                    .proxy_status(ProxyError::DestinationUnavailable)
+            }
+            Self::AcceptedBefore => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The same request was accepted before")
+                    .detail("Its answer cannot be given again now. Ask again with the same key; do not send it anew.")
+                    .retry_after(SOON)
+                    .proxy_status(ProxyError::ProxyInternalError)
+            }
         }
         .into_response()
     }
@@ -86,7 +98,7 @@ impl Refusal {
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(60);
 
-fn no_answer(error: &UpstreamError) -> Problem {
+fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
     let (status, title, proxy) = match error {
         UpstreamError::Connect { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -125,7 +137,7 @@ fn no_answer(error: &UpstreamError) -> Problem {
         ),
     };
     let problem = Problem::new(status, title).proxy_status(ProxyStatus::new().error(proxy));
-    match (error, error.certainty()) {
+    match (error, certainty) {
         (UpstreamError::Client { .. }, _) => problem,
         (UpstreamError::BreakerOpen { retry_after }, _) => {
             problem.detail(NOT_APPLIED).retry_after(*retry_after)

@@ -94,7 +94,7 @@ fn not_now(status: StatusCode) -> bool {
 }
 
 /// A 4xx says that this attempt was not applied; anything else may have been (500, 502, 503 and 504 above all).
-fn left_behind(status: StatusCode) -> Certainty {
+pub(super) fn left_behind(status: StatusCode) -> Certainty {
     if status.is_client_error() { Certainty::NotSent } else { Certainty::SentUnknown }
 }
 

@@ -45,6 +45,11 @@ pub(super) fn request(
     let headers = request.headers_mut();
     *headers = stored_headers(stored)?;
     announce_trailers(headers, stored)?;
+    if stored.body.is_empty() && stored.trailers.is_empty() && !BODILESS.contains(&&*stored.method)
+    {
+        // Some servers want a length (411) of what came with one.
+        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     set(headers, marks.request_id.clone(), &entry.request_id, "request id")?;
     if !headers.contains_key(IDEMPOTENCY_KEY) {
         set(headers, IDEMPOTENCY_KEY, &entry.identity.key_text, "key")?;
@@ -56,6 +61,9 @@ pub(super) fn request(
     mark(headers, entry, attempt, marks)?;
     Ok(request)
 }
+
+/// RFC 9110, 8.6: no length is expected of these.
+const BODILESS: [&str; 5] = ["GET", "HEAD", "OPTIONS", "DELETE", "TRACE"];
 
 fn mark(
     headers: &mut HeaderMap,

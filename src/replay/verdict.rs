@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     backoff::{Chance, backoff, retry_after},
-    classes::{Class, Judged},
+    classes::{Class, Judged, left_behind},
     pace::Felt,
     policy::Policy,
 };
@@ -47,7 +47,7 @@ pub(super) fn after_answer(
         Class::Success => close(Outcome::Completed, Felt::Good),
         Class::AlreadyApplied => close(Outcome::AlreadyApplied, Felt::Good),
         Class::Declined => close(Outcome::Declined, Felt::Neutral),
-        Class::Credentials => hold(HeldReason::Credentials, Certainty::NotSent),
+        Class::Credentials => hold(HeldReason::Credentials, left_behind(answer.status)),
         Class::Unclear => hold(HeldReason::Unclear, Certainty::SentUnknown),
         Class::Again(certainty) => {
             // Behind a gateway that gave up, the app may still be at it.

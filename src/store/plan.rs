@@ -21,6 +21,8 @@ use crate::time::UnixMillis;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) now: UnixMillis,
+    /// How long the app may still work on what it did not answer.
+    late_window: std::time::Duration,
     pub(super) writes: Vec<Write>,
     pub(super) marks: Vec<(Reply<Marked>, Result<Marked, StoreError>)>,
     pub(super) captures: Vec<(Ticket, Decided)>,
@@ -88,9 +90,14 @@ pub(super) enum Decided {
 }
 
 impl Plan {
-    pub(super) fn new(now: UnixMillis, receipts: Receipts) -> Self {
+    pub(super) fn new(
+        now: UnixMillis,
+        receipts: Receipts,
+        late_window: std::time::Duration,
+    ) -> Self {
         Self {
             now,
+            late_window,
             writes: Vec::new(),
             marks: Vec::new(),
             captures: Vec::new(),
@@ -147,7 +154,8 @@ impl Plan {
                 let state = if row.held == Some(HeldReason::Unanswered) && entry.held.is_none() {
                     self.promise(index, &row, &prepared)
                 } else {
-                    self.worsen(index, &row, &prepared);
+                    let again = &prepared.entry;
+                    self.worsen(index, &row, again.certainty, again.not_before, &again.cause);
                     row.state
                 };
                 let seq = Seq(row.seq);
@@ -197,18 +205,25 @@ impl Plan {
 
     /// Another attempt of an open key may have reached the app: its certainty is the worst over its key, and the late
     /// window of that attempt counts too. A claim on it was made on better knowledge, so it is void.
-    fn worsen(&mut self, index: &mut OpenIndex, row: &Row, again: &Prepared) {
-        if again.entry.certainty <= row.certainty {
+    fn worsen(
+        &mut self,
+        index: &mut OpenIndex,
+        row: &Row,
+        certainty: Certainty,
+        not_before: UnixMillis,
+        cause: &str,
+    ) {
+        if certainty <= row.certainty {
             return;
         }
         let Some(state) = after(row.state, Event::Worsened) else { return };
         let fence = if row.state == State::Leased { index.new_fence() } else { row.fence };
-        let line = Line::new(state, "request", format!("another attempt: {}", again.entry.cause));
+        let line = Line::new(state, "request", format!("another attempt: {cause}"));
         self.change(index, row.seq, line, |row| {
             row.state = state;
             row.fence = fence;
-            row.certainty = again.entry.certainty;
-            row.not_before = row.not_before.max(again.entry.not_before.0);
+            row.certainty = certainty;
+            row.not_before = row.not_before.max(not_before.0);
         });
     }
 
@@ -254,6 +269,16 @@ impl Plan {
                     None => return Err(StoreError::NotFound),
                 };
                 self.close_live(index, seq, outcome, why, answer)
+            }
+            Mark::Worsen { key, not_before, cause } => {
+                let row = match index.known(key, self.now) {
+                    Some(Known::Open(row)) => Some(row.clone()),
+                    _ => None,
+                };
+                if let Some(row) = row {
+                    self.worsen(index, &row, Certainty::SentUnknown, not_before, &cause);
+                }
+                Ok(())
             }
             Mark::HoldUnanswered { seq } => self.hold(
                 index,
@@ -371,11 +396,16 @@ impl Plan {
                 let line = Line::new(State::Held, "replay", why).attempt(attempt).with(answer);
                 let state =
                     after(row.state, Event::FinishHeld).ok_or(StoreError::Moved(row.state))?;
+                let still_under_way = self.now.plus(self.late_window).0;
                 self.change(index, seq.0, Line { held: Some(reason), ..line }, |row| {
                     row.state = state;
                     row.held = Some(reason);
                     row.certainty = row.certainty.max(certainty);
                     row.interrupted = 0;
+                    if certainty == Certainty::SentUnknown {
+                        // Its exchange may still be under way at the app, however quick the person is.
+                        row.not_before = row.not_before.max(still_under_way);
+                    }
                 });
             }
         }
@@ -472,7 +502,7 @@ impl Plan {
             row.held = None;
             row.attempts = 0;
             row.interrupted = 0;
-            row.not_before = now.0;
+            row.not_before = row.not_before.max(now.0);
             if row.expires_at <= now.0 {
                 row.expires_at = now.plus(extend).0;
             }

@@ -44,6 +44,7 @@ pub(super) enum Mark {
     Finish { seq: Seq, fence: u64, attempt: u32, verdict: Verdict },
     CloseLate { seq: Seq, outcome: Outcome, why: String, answer: KeptAnswer },
     CloseLive { key: Digest, outcome: Outcome, why: String, answer: KeptAnswer },
+    Worsen { key: Digest, not_before: UnixMillis, cause: String },
     HoldUnanswered { seq: Seq },
     Note { seq: Seq, who: String, why: String, answer: Option<KeptAnswer> },
     Hold { seq: Seq, who: String, why: String },
@@ -170,7 +171,7 @@ impl Writer {
     /// Decides in portions, so that nobody waits long for the index.
     fn decide(&mut self, batch: Batch) -> Plan {
         let now = UnixMillis::now();
-        let mut plan = Plan::new(now, self.shared.receipts);
+        let mut plan = Plan::new(now, self.shared.receipts, self.shared.options.late_window);
         let mut marks = batch.marks.into_iter();
         while marks.len() > 0 {
             let mut index = self.shared.index();

@@ -13,37 +13,55 @@ use crate::{
 /// How long a request waits for another of the same key.
 const KEY_WAIT: Duration = Duration::from_secs(10);
 
+/// What a request holds while it is the only one of its kind.
+#[derive(Default)]
+pub(super) struct Turn(Vec<Place>);
+
 impl Case {
-    /// One of a key at a time: the second waits for the first, and learns from it.
-    pub(super) async fn take_turn(&self, who: &Identified) -> Result<Option<Place>, Refusal> {
-        if !who.by_client {
-            return Ok(None); // an id of our own: nobody else has it
+    /// One of a key at a time, and one of a sequence: the next waits for the one before, and learns from it. The key
+    /// first, then the sequence: nobody holds a sequence and waits for a key.
+    pub(super) async fn take_turn(&self, who: &Identified) -> Result<Turn, Refusal> {
+        let under_way = self.stand_in().under_way();
+        let mut turn = Turn::default();
+        if self.others_may_have(who) {
+            let place = under_way.enter(who.identity.key, KEY_WAIT).await;
+            turn.0.push(place.ok_or(Refusal::StillUnderWay)?);
         }
-        let place = self.stand_in().under_way().enter(who.identity.key, KEY_WAIT).await;
-        place.map(Some).ok_or(Refusal::StillUnderWay)
+        if let Some(sequence) = who.sequence {
+            let limit = KEY_WAIT.max(self.route.timeout.saturating_mul(2));
+            turn.0.push(under_way.enter(sequence, limit).await.ok_or(Refusal::StillUnderWay)?);
+        }
+        Ok(turn)
     }
 
     /// An answer for a request that was accepted before.
     pub(super) async fn known_already(&self, who: &Identified) -> Result<Option<Decided>, Refusal> {
         let store = self.stand_in().store();
-        let (seq, answers) = match store.key_state(who.identity.key, self.fingerprint()) {
-            KeyState::Unknown => return Ok(None),
-            KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
-            // Nobody was promised anything yet. If the app speaks for itself, its answer closes the entry; if standin
-            // answers again, the append makes a promise of it.
-            KeyState::Open { held: Some(HeldReason::Unanswered), .. } => return Ok(None),
-            KeyState::Open { seq, .. } => (seq, true),
-            KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
-            KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
-            KeyState::Remembered { seq, outcome, .. } => {
-                (seq, matches!(outcome, Outcome::Completed | Outcome::AlreadyApplied))
-            }
-        };
+        let fingerprint = self.fingerprint();
+        let (seq, answers) =
+            match store.key_state(who.identity.key, fingerprint.unwrap_or(Digest(0))) {
+                KeyState::Unknown => return Ok(None),
+                // Too large to keep, or no memory for it now: whether it is the same cannot be said.
+                KeyState::Open { same: false, .. } if fingerprint.is_none() => {
+                    return Err(Refusal::AcceptedBefore);
+                }
+                KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
+                // Nobody was promised anything yet. If the app speaks for itself, its answer closes the entry; if standin
+                // answers again, the append makes a promise of it.
+                KeyState::Open { held: Some(HeldReason::Unanswered), .. } => return Ok(None),
+                KeyState::Open { seq, .. } => (seq, true),
+                KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
+                KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
+                KeyState::Remembered { seq, outcome, .. } => {
+                    (seq, matches!(outcome, Outcome::Completed | Outcome::AlreadyApplied))
+                }
+            };
         if !answers {
             return Err(Refusal::DeclinedBefore);
         }
         // An answer that cannot be read is not made up.
-        let (answer, receipt) = store.kept_answer(seq).await.map_err(|_| Refusal::NobodyToAsk)?;
+        let (answer, receipt) =
+            store.kept_answer(seq).await.map_err(|_| Refusal::AcceptedBefore)?;
         Ok(Some((StandIn::response(answer, receipt, None), Answered::KeptAgain)))
     }
 
@@ -68,13 +86,16 @@ impl Case {
 
     /// It is in its sequence itself already, from a time when nobody heard the answer.
     fn waits_unanswered(&self, who: &Identified) -> bool {
-        let known = self.stand_in().store().key_state(who.identity.key, self.fingerprint());
+        let known = self
+            .stand_in()
+            .store()
+            .key_state(who.identity.key, self.fingerprint().unwrap_or(Digest(0)));
         matches!(known, KeyState::Open { same: true, held: Some(HeldReason::Unanswered), .. })
     }
 
-    /// Of a request too large to keep it is nobody's: such a one is never the same as a stored one.
-    fn fingerprint(&self) -> Digest {
-        let body = self.body.as_ref().and_then(Option::as_ref);
-        body.map_or(Digest(0), |body| self.policy.fingerprint(&self.head, &body.bytes))
+    /// None if the body is too large to keep, or there was no memory for it.
+    fn fingerprint(&self) -> Option<Digest> {
+        let body = self.body.as_ref()?.as_ref()?;
+        Some(self.policy.fingerprint(&self.head, &body.bytes))
     }
 }
