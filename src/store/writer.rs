@@ -136,6 +136,8 @@ impl Writer {
             Err(WriteError::Refused(why)) => self.refuse(plan, &why),
             Err(WriteError::Full) => self.full(plan),
             Err(WriteError::Broken(why)) => {
+                // First the gate: whoever hears of the failure finds it closed.
+                self.shared.gate.broken(Some(why.clone()));
                 self.refuse(plan, &why);
                 self.recover(&why);
             }
