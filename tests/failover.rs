@@ -414,7 +414,12 @@ async fn a_restart_in_the_middle_of_an_outage_goes_on_standing_in() {
     for _ in 0..5 {
         assert_honest(&standin.get("/").await, 503);
     }
-    standin.upstream_is("down").await;
+    eventually(SOON, async || {
+        let database = rusqlite::Connection::open(standin.database()).unwrap();
+        let sql = "SELECT value FROM value WHERE name = 'outage/app'";
+        database.query_row(sql, [], |row| row.get::<_, String>(0)).is_ok_and(|at| !at.is_empty())
+    })
+    .await;
     standin.terminate();
     assert!(standin.ended(SOON).await.success());
     let standin = standin.restart().await;
