@@ -419,3 +419,21 @@ async fn after_a_doubtful_try_an_unprotected_route_does_not_stand_in_for_the_key
         assert!(is_stood_in(&answer), "{key}: {answer:?}");
     }
 }
+
+/// A router before standin gives the id, and keeps it over its own tries.
+#[tokio::test]
+async fn a_doubtful_try_of_a_trusted_peers_id_is_a_doubt_too() {
+    let mut app = App::start().await;
+    let standin = in_front_of(&app, NO_BREAKER, "").await;
+    let with_id = |id: &str| {
+        let mut request = order("unused", "c");
+        request.headers_mut().remove("idempotency-key");
+        request.headers_mut().insert("x-request-id", id.parse().unwrap());
+        request
+    };
+    app.behave(Behaviour::Cut);
+    assert_honest(&standin.send(with_id("router-1")).await, 502);
+    app.stop().await;
+    assert_honest(&standin.send(with_id("router-1")).await, 503);
+    assert!(is_stood_in(&standin.send(with_id("router-2")).await));
+}

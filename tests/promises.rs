@@ -117,6 +117,29 @@ async fn changes_of_one_thing_reach_the_app_in_their_order() {
     .await;
 }
 
+/// The first one may still be applied when it is replayed: a later one that went live before would be undone by it.
+#[tokio::test]
+async fn a_change_that_hangs_is_not_overtaken_by_the_next() {
+    let (standin, app) = pair_of_changes().await;
+    let put = |body: &'static str| Request::put("/orders/7").body(Bytes::from(body)).unwrap();
+    let bodies = || -> Vec<Bytes> {
+        app.seen_of(&Method::PUT).into_iter().map(|seen| seen.body).collect()
+    };
+    app.behave(Behaviour::Hang);
+    let second = async {
+        eventually(LIMIT, async || if bodies() == ["1"] { Ok(()) } else { Err(bodies()) }).await;
+        app.behave(Behaviour::Answer);
+        standin.send(put("2")).await
+    };
+    let (first, second) = tokio::join!(standin.send(put("1")), second);
+    assert!(is_stood_in(&first) && is_stood_in(&second), "{first:?} {second:?}");
+    eventually(LIMIT, async || {
+        let seen = bodies();
+        if seen == ["1", "1", "2"] { Ok(()) } else { Err(seen) }
+    })
+    .await;
+}
+
 /// A change that is held because nobody heard its answer is the head of its sequence: its own retry is not behind it.
 #[tokio::test]
 async fn an_unanswered_change_does_not_wait_for_itself() {
