@@ -122,9 +122,8 @@ async fn changes_of_one_thing_reach_the_app_in_their_order() {
 async fn a_change_that_hangs_is_not_overtaken_by_the_next() {
     let (standin, app) = pair_of_changes().await;
     let put = |body: &'static str| Request::put("/orders/7").body(Bytes::from(body)).unwrap();
-    let bodies = || -> Vec<Bytes> {
-        app.seen_of(&Method::PUT).into_iter().map(|seen| seen.body).collect()
-    };
+    let bodies =
+        || -> Vec<Bytes> { app.seen_of(&Method::PUT).into_iter().map(|seen| seen.body).collect() };
     app.behave(Behaviour::Hang);
     let second = async {
         eventually(LIMIT, async || if bodies() == ["1"] { Ok(()) } else { Err(bodies()) }).await;
