@@ -21,20 +21,25 @@ const CALLERS: [usize; 2] = [64, 256];
 
 fn main() {
     let arguments = Arguments::read();
-    println!("callers | raw rows/s | appends/s | of raw | p50 ms | p99 ms | max ms");
+    println!(
+        "callers | raw rows/s | µs CPU | appends/s | µs CPU | of raw | p50 ms | p99 ms | max ms"
+    );
     for callers in CALLERS {
         let (mut raw, mut store) = (Vec::new(), Vec::new());
         for _ in 0..arguments.rounds {
             raw.push(raw_loop(&arguments, callers));
             store.push(appends(&arguments, callers));
         }
-        raw.sort_by(f64::total_cmp);
+        raw.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         store.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-        let (raw, store) = (raw[raw.len() / 2], &store[store.len() / 2]);
+        let (raw, store) = (&raw[raw.len() / 2], &store[store.len() / 2]);
         println!(
-            "{callers:7} | {raw:10.0} | {:9.0} | {:6.2} | {:6.2} | {:6.2} | {:6.1}",
+            "{callers:7} | {:10.0} | {:6.1} | {:9.0} | {:6.1} | {:6.2} | {:6.2} | {:6.2} | {:6.1}",
+            raw.rate,
+            raw.cpu,
             store.rate,
-            store.rate / raw,
+            store.cpu,
+            store.rate / raw.rate,
             store.at(0.5),
             store.at(0.99),
             store.at(1.0),
@@ -72,6 +77,8 @@ fn number(text: Option<String>) -> u64 {
 
 struct Result {
     rate: f64,
+    /// Microseconds of the whole process per row, the callers' own work included.
+    cpu: f64,
     micros: Vec<u32>,
 }
 
@@ -92,7 +99,7 @@ fn appends(arguments: &Arguments, callers: usize) -> Result {
     };
     let store = Store::open(options).expect("a store");
     let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_micros());
     let threads: Vec<_> = (0..RUNTIMES)
         .map(|_| {
             let (store, stop, next) = (store.clone(), Arc::clone(&stop), Arc::clone(&next));
@@ -106,8 +113,17 @@ fn appends(arguments: &Arguments, callers: usize) -> Result {
     let mut micros: Vec<u32> =
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
     let rate = micros.len() as f64 / start.elapsed().as_secs_f64();
+    let cpu = (cpu_micros() - cpu) / micros.len() as f64;
     micros.sort_unstable();
-    Result { rate, micros }
+    Result { rate, cpu, micros }
+}
+
+/// User and system time of this process so far.
+fn cpu_micros() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = |at| after_name.split_whitespace().nth(at).and_then(|n| n.parse::<f64>().ok());
+    (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) * 10_000.0
 }
 
 fn runtime(
@@ -122,7 +138,7 @@ fn runtime(
         for _ in 0..callers {
             let (store, stop, next) = (store.clone(), Arc::clone(stop), Arc::clone(next));
             tasks.spawn(async move {
-                let mut micros = Vec::with_capacity(100_000);
+                let mut micros = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let entry = entry(next.fetch_add(1, Ordering::Relaxed));
                     let start = Instant::now();
@@ -189,12 +205,12 @@ fn entry(number: u64) -> NewEntry {
 }
 
 /// SQLite alone on one thread: the same bytes in four columns, a commit with a sync for every `batch` rows.
-fn raw_loop(arguments: &Arguments, batch: usize) -> f64 {
+fn raw_loop(arguments: &Arguments, batch: usize) -> Result {
     let folder = tempfile::tempdir_in(&arguments.folder).expect("a folder");
     let connection = raw_connection(&folder.path().join("raw.db"));
     let entry = entry(1);
     let head = vec![b'h'; 500];
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_micros());
     let mut rows = 0;
     while start.elapsed() < arguments.time {
         let commit = connection.unchecked_transaction().expect("a transaction");
@@ -209,7 +225,8 @@ fn raw_loop(arguments: &Arguments, batch: usize) -> f64 {
         commit.commit().expect("a commit");
         rows += batch;
     }
-    rows as f64 / start.elapsed().as_secs_f64()
+    let rate = rows as f64 / start.elapsed().as_secs_f64();
+    Result { rate, cpu: (cpu_micros() - cpu) / rows as f64, micros: Vec::new() }
 }
 
 fn raw_connection(path: &Path) -> rusqlite::Connection {

@@ -237,6 +237,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_disk_in_memory_is_known_as_such() {
+        let kind = kind(Path::new("/dev/shm/standin.db")).unwrap();
+        assert_eq!(kind, DiskKind::Ephemeral("tmpfs"));
+    }
+
+    #[test]
     fn files_are_the_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("standin.db");

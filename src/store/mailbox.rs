@@ -3,7 +3,7 @@
 //! Waking a task of another thread's runtime is a system call; waking one of one's own is a push to a list. So the
 //! answers of a commit are laid into the mailbox of each calling thread, and only one waiting task of that thread is
 //! woken. Whoever of them is polled (or dropped) next wakes the others. Should it be neither, because its task is busy
-//! with something else, the writer looks again after [`PATIENCE`] and wakes the others itself.
+//! with something else, the writer looks again after [`PATIENCE`] and wakes another one.
 
 use std::{
     cell::RefCell,
@@ -107,10 +107,12 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    /// Wakes those whose turn did not come.
-    pub(super) fn look_again(&self) {
-        let left = std::mem::take(&mut self.mailbox.lock().to_wake);
-        left.into_iter().for_each(Waker::wake);
+    /// If nobody has run yet, wakes another one: perhaps the thread is only slow, and one is enough. True if that one
+    /// must be looked after in turn.
+    pub(super) fn look_again(&mut self, now: Instant) -> bool {
+        let next = self.mailbox.lock().to_wake.pop();
+        self.at = now;
+        next.map(Waker::wake).is_some()
     }
 }
 
@@ -325,12 +327,14 @@ mod tests {
 
     #[test]
     fn if_nobody_runs_the_writer_wakes_them() {
-        let (callers, delivered) = three();
+        let (callers, mut delivered) = three();
         assert_eq!(delivered.len(), 1);
-        delivered[0].look_again();
-        assert_eq!(callers.iter().map(Caller::woken).collect::<Vec<_>>(), [1, 1, 1]);
-        delivered[0].look_again();
-        assert_eq!(callers.iter().map(Caller::woken).collect::<Vec<_>>(), [1, 1, 1]);
+        assert!(delivered[0].look_again(Instant::now()));
+        assert_eq!(callers.iter().map(Caller::woken).sum::<usize>(), 2);
+        assert!(delivered[0].look_again(Instant::now()));
+        assert_eq!(callers.iter().map(Caller::woken).sum::<usize>(), 3);
+        assert!(!delivered[0].look_again(Instant::now()));
+        assert_eq!(callers.iter().map(Caller::woken).sum::<usize>(), 3);
     }
 
     #[test]

@@ -5,9 +5,11 @@
 
 mod accounts;
 mod due;
+mod keys;
+mod rows;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -19,14 +21,17 @@ use super::{
 use crate::time::UnixMillis;
 use accounts::{Customers, RouteAccount};
 use due::Lane;
+use keys::{Keys, Place};
+use rows::Rows;
 
-/// An open entry.
+/// An open entry. There may be millions: about 100 bytes, and as much again in what finds it.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) seq: i64,
-    pub(super) key: Digest,
-    pub(super) fingerprint: Digest,
-    pub(super) sequence: Option<Digest>,
+    pub(super) key: Packed,
+    pub(super) fingerprint: Packed,
+    /// Its sequence is kept apart; few have one.
+    pub(super) in_sequence: bool,
     pub(super) lane: LaneId,
     pub(super) received_at: i64,
     pub(super) not_before: i64,
@@ -36,16 +41,20 @@ pub(super) struct Row {
     pub(super) held: Option<HeldReason>,
     pub(super) certainty: Certainty,
     pub(super) attempts: u32,
-    pub(super) interrupted: u32,
+    pub(super) interrupted: u8,
     pub(super) fence: u64,
 }
+
+/// A digest without the alignment of a `u128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packed([u64; 2]);
 
 /// A closed entry whose key is still known.
 #[derive(Clone, Debug)]
 pub(super) struct Closed {
     pub(super) seq: i64,
-    pub(super) key: Digest,
-    pub(super) fingerprint: Digest,
+    pub(super) key: Packed,
+    pub(super) fingerprint: Packed,
     pub(super) outcome: Outcome,
     pub(super) closed_at: i64,
 }
@@ -61,8 +70,8 @@ pub(super) enum Known<'a> {
 #[derive(Debug)]
 pub(super) enum Undo {
     Inserted { seq: i64, customer: Option<Digest> },
-    Changed(Row),
-    Closed(Row),
+    Changed(Box<Row>),
+    Closed(Box<Row>, Option<Digest>),
 }
 
 /// A route and an upstream.
@@ -71,12 +80,13 @@ pub(super) struct LaneId(u32);
 
 #[derive(Debug)]
 pub(super) struct OpenIndex {
-    rows: BTreeMap<i64, Row>,
-    keys: HashMap<Digest, Place>,
+    rows: Rows,
+    keys: Keys,
     /// In the order of closing; `closed_base` is the number of the first one.
     closed: VecDeque<Closed>,
-    closed_base: u64,
+    closed_base: i64,
     sequences: HashMap<Digest, VecDeque<i64>>,
+    sequence_of: HashMap<i64, Digest>,
     lanes: Vec<Lane>,
     lanes_by_route: HashMap<Arc<str>, Vec<LaneId>>,
     routes: Vec<RouteAccount>,
@@ -92,20 +102,15 @@ pub(super) struct OpenIndex {
     next_fence: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Open(i64),
-    Closed(u64),
-}
-
 impl OpenIndex {
     pub(super) fn new(dedupe_window: Duration, incarnation: i64) -> Self {
         Self {
-            rows: BTreeMap::new(),
-            keys: HashMap::new(),
+            rows: Rows::default(),
+            keys: Keys::default(),
             closed: VecDeque::new(),
             closed_base: 0,
             sequences: HashMap::new(),
+            sequence_of: HashMap::new(),
             lanes: Vec::new(),
             lanes_by_route: HashMap::new(),
             routes: Vec::new(),
@@ -129,32 +134,43 @@ impl OpenIndex {
     }
 
     pub(super) fn row(&self, seq: Seq) -> Option<&Row> {
-        self.rows.get(&seq.0)
+        self.rows.get(seq.0)
     }
 
     pub(super) fn known(&self, key: Digest, now: UnixMillis) -> Option<Known<'_>> {
-        match *self.keys.get(&key)? {
-            Place::Open(seq) => self.rows.get(&seq).map(Known::Open),
+        match self.keys.get(key, |place| self.key_at(place))? {
+            Place::Open(seq) => self.rows.get(seq).map(Known::Open),
             Place::Closed(number) => {
-                let closed = self.closed.get(usize::try_from(number - self.closed_base).ok()?)?;
+                let closed = self.closed_at(number)?;
                 (closed.closed_at.saturating_add(self.dedupe_window) > now.0)
                     .then_some(Known::Closed(closed))
             }
         }
     }
 
+    fn key_at(&self, place: Place) -> Option<Packed> {
+        match place {
+            Place::Open(seq) => self.rows.get(seq).map(|row| row.key),
+            Place::Closed(number) => self.closed_at(number).map(|closed| closed.key),
+        }
+    }
+
+    fn closed_at(&self, number: i64) -> Option<&Closed> {
+        self.closed.get(usize::try_from(number - self.closed_base).ok()?)
+    }
+
     pub(super) fn key_state(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> KeyState {
         match self.known(key, now) {
             Some(Known::Open(row)) if row.seq <= self.visible => KeyState::Open {
                 seq: Seq(row.seq),
-                same: row.fingerprint == fingerprint,
+                same: row.fingerprint == fingerprint.into(),
                 state: row.state,
                 held: row.held,
                 certainty: row.certainty,
             },
             Some(Known::Closed(closed)) => KeyState::Remembered {
                 seq: Seq(closed.seq),
-                same: closed.fingerprint == fingerprint,
+                same: closed.fingerprint == fingerprint.into(),
                 outcome: closed.outcome,
             },
             _ => KeyState::Unknown,
@@ -163,7 +179,7 @@ impl OpenIndex {
 
     pub(super) fn sequence_state(&self, sequence: Digest) -> SequenceState {
         let head = self.sequences.get(&sequence).and_then(|queue| queue.front());
-        match head.and_then(|seq| self.rows.get(seq)) {
+        match head.and_then(|seq| self.rows.get(*seq)) {
             None => SequenceState::Free,
             Some(row) if row.state == State::Held => SequenceState::HeadHeld,
             Some(_) => SequenceState::Queued,
@@ -177,7 +193,7 @@ impl OpenIndex {
 
     /// The lowest number that is not yet closed.
     pub(super) fn oldest_open(&self) -> i64 {
-        self.rows.keys().next().copied().unwrap_or(self.next_seq)
+        self.rows.first().map_or(self.next_seq, |row| row.seq)
     }
 
     /// The number of the last durable entry.
@@ -196,7 +212,7 @@ impl OpenIndex {
 
     /// Entries below `before` in `state`, newest first.
     pub(super) fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
-        let is = |seq: &i64| self.rows.get(seq).is_some_and(|row| row.state == state);
+        let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.state == state);
         match state {
             State::Held => {
                 self.held.range(..before).rev().take(at_most).copied().map(Seq).collect()
@@ -212,11 +228,10 @@ impl OpenIndex {
                 .collect(),
             State::Stored => self
                 .rows
-                .range(..before)
-                .rev()
-                .filter(|(_, row)| row.state == State::Stored)
+                .down_from(before)
+                .filter(|row| row.state == State::Stored)
                 .take(at_most)
-                .map(|(&seq, _)| Seq(seq))
+                .map(|row| Seq(row.seq))
                 .collect(),
             State::Closed => Vec::new(),
         }
@@ -269,9 +284,17 @@ impl OpenIndex {
     }
 
     /// Adds an open entry; its number must be above all others.
-    pub(super) fn insert(&mut self, row: Row, customer: Option<Digest>) -> Undo {
+    pub(super) fn insert(
+        &mut self,
+        row: Row,
+        sequence: Option<Digest>,
+        customer: Option<Digest>,
+    ) -> Undo {
         let undo = Undo::Inserted { seq: row.seq, customer };
         self.next_seq = row.seq + 1;
+        if let Some(sequence) = sequence {
+            self.sequence_of.insert(row.seq, sequence);
+        }
         if let Some(customer) = customer {
             let route = self.lanes[row.lane.0 as usize].route;
             self.customers.add(route, customer, row.received_at);
@@ -286,7 +309,7 @@ impl OpenIndex {
         let mut row = before.clone();
         change(&mut row);
         self.link(row);
-        Some(Undo::Changed(before))
+        Some(Undo::Changed(Box::new(before)))
     }
 
     /// Now, but never before an earlier closing: closed entries are forgotten in the order of their times.
@@ -297,17 +320,13 @@ impl OpenIndex {
     /// Closes an open entry; its key is remembered from `at` on.
     pub(super) fn close(&mut self, seq: i64, outcome: Outcome, at: UnixMillis) -> Option<Undo> {
         let row = self.unlink(seq)?;
-        self.remember(Closed {
-            seq,
-            key: row.key,
-            fingerprint: row.fingerprint,
-            outcome,
-            closed_at: at.0,
-        });
+        let (key, fingerprint) = (row.key, row.fingerprint);
+        self.remember(Closed { seq, key, fingerprint, outcome, closed_at: at.0 });
         if outcome == Outcome::Declined {
             self.routes[self.lanes[row.lane.0 as usize].route].declined += 1;
         }
-        Some(Undo::Closed(row))
+        let sequence = self.sequence_of.remove(&seq);
+        Some(Undo::Closed(Box::new(row), sequence))
     }
 
     /// Takes changes back, the last one first.
@@ -316,6 +335,7 @@ impl OpenIndex {
             Undo::Inserted { seq, customer } => {
                 if let Some(row) = self.unlink(seq) {
                     self.next_seq = seq;
+                    self.sequence_of.remove(&seq);
                     if let Some(customer) = customer {
                         let route = self.lanes[row.lane.0 as usize].route;
                         self.customers.take_back(route, customer, row.received_at);
@@ -324,16 +344,24 @@ impl OpenIndex {
             }
             Undo::Changed(row) => {
                 self.unlink(row.seq);
-                self.link(row);
+                self.link(*row);
             }
-            Undo::Closed(row) => {
-                if let Some(closed) = self.closed.pop_back()
-                    && closed.outcome == Outcome::Declined
-                {
-                    self.routes[self.lanes[row.lane.0 as usize].route].declined -= 1;
+            Undo::Closed(row, sequence) => {
+                self.take_back_closing(&row);
+                if let Some(sequence) = sequence {
+                    self.sequence_of.insert(row.seq, sequence);
                 }
-                self.link(row);
+                self.link(*row);
             }
+        }
+    }
+
+    fn take_back_closing(&mut self, row: &Row) {
+        let Some(closed) = self.closed.pop_back() else { return };
+        let number = self.closed_base + self.closed.len() as i64;
+        self.keys.remove(row.key.into(), Place::Closed(number));
+        if closed.outcome == Outcome::Declined {
+            self.routes[self.lanes[row.lane.0 as usize].route].declined -= 1;
         }
     }
 
@@ -362,8 +390,8 @@ impl OpenIndex {
     /// Remembers the key of a closed entry; in the order of closing.
     pub(super) fn remember(&mut self, closed: Closed) {
         self.last_closing = self.last_closing.max(closed.closed_at);
-        let number = self.closed_base + self.closed.len() as u64;
-        self.keys.insert(closed.key, Place::Closed(number));
+        let number = self.closed_base + self.closed.len() as i64;
+        self.keys.insert(closed.key.into(), Place::Closed(number));
         self.closed.push_back(closed);
     }
 
@@ -375,11 +403,7 @@ impl OpenIndex {
                 _ => break,
             }
             if let Some(first) = self.closed.pop_front() {
-                if let Some(Place::Closed(number)) = self.keys.get(&first.key)
-                    && *number == self.closed_base
-                {
-                    self.keys.remove(&first.key);
-                }
+                self.keys.remove(first.key.into(), Place::Closed(self.closed_base));
                 self.closed_base += 1;
             }
         }
@@ -388,7 +412,7 @@ impl OpenIndex {
     // What replayers do.
 
     pub(super) fn lease(&mut self, seq: Seq) -> Option<u64> {
-        let row = self.rows.get(&seq.0)?;
+        let row = self.rows.get(seq.0)?;
         let leased = after(row.state, Event::Lease)?;
         if row.seq > self.visible || !self.is_head(row) {
             return None;
@@ -402,7 +426,7 @@ impl OpenIndex {
     }
 
     pub(super) fn give_back(&mut self, seq: Seq, fence: u64) -> bool {
-        let Some(row) = self.rows.get(&seq.0).filter(|row| row.fence == fence) else {
+        let Some(row) = self.rows.get(seq.0).filter(|row| row.fence == fence) else {
             return false;
         };
         let Some(stored) = after(row.state, Event::GiveBack) else { return false };
@@ -410,49 +434,56 @@ impl OpenIndex {
     }
 
     fn is_head(&self, row: &Row) -> bool {
-        row.sequence.is_none_or(|sequence| {
-            self.sequences.get(&sequence).and_then(|queue| queue.front()) == Some(&row.seq)
+        let sequence = if row.in_sequence { self.sequence_of.get(&row.seq) } else { None };
+        sequence.is_none_or(|sequence| {
+            self.sequences.get(sequence).and_then(|queue| queue.front()) == Some(&row.seq)
         })
     }
 
     // The books.
 
     fn link(&mut self, row: Row) {
-        self.keys.insert(row.key, Place::Open(row.seq));
+        self.keys.insert(row.key.into(), Place::Open(row.seq));
         let lane = &mut self.lanes[row.lane.0 as usize];
         if row.state != State::Held {
             lane.unheld += 1;
         }
         self.routes[lane.route].add(&row);
-        if let Some(sequence) = row.sequence {
-            let queue = self.sequences.entry(sequence).or_default();
-            let at = queue.partition_point(|&seq| seq < row.seq);
-            queue.insert(at, row.seq);
-            let second = if at == 0 { queue.get(1).copied() } else { None };
-            if let Some(second) = second.and_then(|seq| self.rows.get(&seq)).cloned() {
-                self.unschedule(&second);
-            }
+        if row.in_sequence {
+            self.enter_sequence(row.seq);
         }
-        self.rows.insert(row.seq, row.clone());
         self.schedule(&row);
+        self.rows.insert(row);
     }
 
     fn unlink(&mut self, seq: i64) -> Option<Row> {
-        let row = self.rows.remove(&seq)?;
-        self.keys.remove(&row.key);
+        let row = self.rows.remove(seq)?;
+        self.keys.remove(row.key.into(), Place::Open(seq));
         let lane = &mut self.lanes[row.lane.0 as usize];
         if row.state != State::Held {
             lane.unheld -= 1;
         }
         self.routes[lane.route].remove(&row);
         self.unschedule(&row);
-        if let Some(sequence) = row.sequence {
-            self.leave_sequence(sequence, seq);
+        if row.in_sequence {
+            self.leave_sequence(seq);
         }
         Some(row)
     }
 
-    fn leave_sequence(&mut self, sequence: Digest, seq: i64) {
+    fn enter_sequence(&mut self, seq: i64) {
+        let Some(sequence) = self.sequence_of.get(&seq) else { return };
+        let queue = self.sequences.entry(*sequence).or_default();
+        let at = queue.partition_point(|&other| other < seq);
+        queue.insert(at, seq);
+        let second = if at == 0 { queue.get(1).copied() } else { None };
+        if let Some(second) = second.and_then(|seq| self.rows.get(seq)).cloned() {
+            self.unschedule(&second);
+        }
+    }
+
+    fn leave_sequence(&mut self, seq: i64) {
+        let Some(&sequence) = self.sequence_of.get(&seq) else { return };
         let Some(queue) = self.sequences.get_mut(&sequence) else { return };
         let at = queue.partition_point(|&other| other < seq);
         if queue.get(at) == Some(&seq) {
@@ -462,7 +493,7 @@ impl OpenIndex {
         if queue.is_empty() {
             self.sequences.remove(&sequence);
         }
-        if let Some(next) = next.and_then(|seq| self.rows.get(&seq)).cloned() {
+        if let Some(next) = next.and_then(|seq| self.rows.get(seq)).cloned() {
             self.schedule(&next);
         }
     }
@@ -494,6 +525,18 @@ impl OpenIndex {
             State::Stored => self.lanes[row.lane.0 as usize].unschedule(row.seq, row.not_before),
             State::Closed => {}
         }
+    }
+}
+
+impl From<Digest> for Packed {
+    fn from(digest: Digest) -> Self {
+        Self([digest.0 as u64, (digest.0 >> 64) as u64])
+    }
+}
+
+impl From<Packed> for Digest {
+    fn from(packed: Packed) -> Self {
+        Self(u128::from(packed.0[0]) | u128::from(packed.0[1]) << 64)
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) now: UnixMillis,
     /// How long the app may still work on what it did not answer.
     late_window: std::time::Duration,
+    /// New entries, with their numbers.
+    pub(super) entries: Vec<(i64, Box<Prepared>)>,
     pub(super) writes: Vec<Write>,
     pub(super) marks: Vec<(Reply<Marked>, Result<Marked, StoreError>)>,
     pub(super) captures: Vec<(Ticket, Decided)>,
@@ -34,13 +36,9 @@ pub(super) struct Plan {
     receipts: Receipts,
 }
 
-/// A row to write.
+/// What to write besides new entries.
 #[derive(Debug)]
 pub(super) enum Write {
-    Entry {
-        seq: i64,
-        entry: Box<Prepared>,
-    },
     Move {
         row: Row,
         closed: Option<(Outcome, UnixMillis)>,
@@ -94,16 +92,18 @@ impl Plan {
         now: UnixMillis,
         receipts: Receipts,
         late_window: std::time::Duration,
+        captures: usize,
     ) -> Self {
         Self {
             now,
             late_window,
+            entries: Vec::with_capacity(captures),
             writes: Vec::new(),
             marks: Vec::new(),
-            captures: Vec::new(),
+            captures: Vec::with_capacity(captures),
             volumes: BTreeMap::new(),
             last_new: None,
-            undo: Vec::new(),
+            undo: Vec::with_capacity(captures),
             marks_end: (0, 0),
             receipts,
         }
@@ -118,11 +118,8 @@ impl Plan {
 
     /// About what it adds to the file.
     pub(super) fn bytes(&self) -> u64 {
-        let of = |write: &Write| match write {
-            Write::Entry { entry, .. } => entry.bytes as u64,
-            _ => MARK_BYTES,
-        };
-        self.writes.iter().map(of).sum()
+        let entries: usize = self.entries.iter().map(|(_, entry)| entry.bytes).sum();
+        entries as u64 + self.writes.len() as u64 * MARK_BYTES
     }
 
     /// Takes captures back and leaves the marks: they come first, and do not depend on captures.
@@ -133,6 +130,7 @@ impl Plan {
                 index.undo(undo);
             }
         }
+        self.entries.clear();
         self.writes.truncate(writes);
         self.last_new = None;
         std::mem::take(&mut self.captures)
@@ -149,7 +147,7 @@ impl Plan {
     fn decide(&mut self, index: &mut OpenIndex, prepared: Box<Prepared>) -> Decided {
         let entry = &prepared.entry;
         match index.known(entry.identity.key, self.now) {
-            Some(Known::Open(row)) if row.fingerprint == entry.identity.fingerprint => {
+            Some(Known::Open(row)) if row.fingerprint == entry.identity.fingerprint.into() => {
                 let row = row.clone();
                 let state = if row.held == Some(HeldReason::Unanswered) && entry.held.is_none() {
                     self.promise(index, &row, &prepared)
@@ -161,7 +159,9 @@ impl Plan {
                 let seq = Seq(row.seq);
                 return Decided::Same { seq, receipt: self.receipts.of(seq), state, outcome: None };
             }
-            Some(Known::Closed(closed)) if closed.fingerprint == entry.identity.fingerprint => {
+            Some(Known::Closed(closed))
+                if closed.fingerprint == entry.identity.fingerprint.into() =>
+            {
                 return Decided::Same {
                     seq: Seq(closed.seq),
                     receipt: self.receipts.of(Seq(closed.seq)),
@@ -182,9 +182,9 @@ impl Plan {
         let seq = index.next_seq();
         let row = Row {
             seq,
-            key: entry.identity.key,
-            fingerprint: entry.identity.fingerprint,
-            sequence: entry.sequence,
+            key: entry.identity.key.into(),
+            fingerprint: entry.identity.fingerprint.into(),
+            in_sequence: entry.sequence.is_some(),
             lane,
             received_at: entry.received_at.0,
             not_before: entry.not_before.0,
@@ -197,8 +197,8 @@ impl Plan {
             interrupted: 0,
             fence: 0,
         };
-        self.undo.push(index.insert(row, entry.customer));
-        self.writes.push(Write::Entry { seq, entry: prepared });
+        self.undo.push(index.insert(row, entry.sequence, entry.customer));
+        self.entries.push((seq, prepared));
         self.last_new = Some(seq);
         Decided::New { seq: Seq(seq), receipt: self.receipts.of(Seq(seq)) }
     }
@@ -213,7 +213,8 @@ impl Plan {
         not_before: UnixMillis,
         cause: &str,
     ) {
-        if certainty <= row.certainty {
+        let later = certainty == Certainty::SentUnknown && not_before.0 > row.not_before;
+        if certainty <= row.certainty && !later {
             return;
         }
         let Some(state) = after(row.state, Event::Worsened) else { return };
@@ -222,7 +223,7 @@ impl Plan {
         self.change(index, row.seq, line, |row| {
             row.state = state;
             row.fence = fence;
-            row.certainty = certainty;
+            row.certainty = row.certainty.max(certainty);
             row.not_before = row.not_before.max(not_before.0);
         });
     }

@@ -106,13 +106,9 @@ impl Writer {
 
     /// Whoever was to wake others had its time.
     fn look_again(&mut self) {
-        let long_ago = Instant::now().checked_sub(mailbox::PATIENCE);
-        self.delivered.retain(|delivered| {
-            let due = long_ago.is_some_and(|long_ago| delivered.at <= long_ago);
-            if due {
-                delivered.look_again();
-            }
-            !due
+        let now = Instant::now();
+        self.delivered.retain_mut(|delivered| {
+            now.duration_since(delivered.at) < mailbox::PATIENCE || delivered.look_again(now)
         });
     }
 
@@ -173,7 +169,8 @@ impl Writer {
     /// Decides in portions, so that nobody waits long for the index.
     fn decide(&mut self, batch: Batch) -> Plan {
         let now = UnixMillis::now();
-        let mut plan = Plan::new(now, self.shared.receipts, self.shared.options.late_window);
+        let (receipts, late_window) = (self.shared.receipts, self.shared.options.late_window);
+        let mut plan = Plan::new(now, receipts, late_window, batch.captures.len());
         let mut marks = batch.marks.into_iter();
         while marks.len() > 0 {
             let mut index = self.shared.index();

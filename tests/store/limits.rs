@@ -229,6 +229,20 @@ async fn closed_entries_go_after_the_retention_and_their_keys_after_the_window()
 }
 
 #[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_disk_that_will_not_live_is_refused_unless_accepted() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let refusing = StoreOptions { accept_ephemeral: false, ..options(folder.path()) };
+    let store = Store::open(refusing).unwrap();
+    let refused = store.append(entry(1)).await;
+    assert!(matches!(&refused, Err(StoreError::NotAccepting(why)) if why.contains("tmpfs")));
+    store.remember("mode", "auto").await.unwrap();
+    store.close().await;
+    let store = Store::open(options(folder.path())).unwrap();
+    append(&store, entry(1)).await;
+}
+
+#[tokio::test]
 async fn totals_know_the_oldest_open_entry() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();

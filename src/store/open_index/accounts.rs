@@ -144,10 +144,10 @@ impl OpenIndex {
         self.routes
             .iter_mut()
             .map(|route| {
-                while route.arrivals.front().is_some_and(|seq| !rows.contains_key(seq)) {
+                while route.arrivals.front().is_some_and(|seq| !rows.contains(*seq)) {
                     route.arrivals.pop_front();
                 }
-                let oldest = route.arrivals.front().and_then(|seq| rows.get(seq));
+                let oldest = route.arrivals.front().and_then(|seq| rows.get(*seq));
                 let totals = RouteTotals {
                     open: route.open,
                     held: route.held,

@@ -77,7 +77,7 @@ impl OpenIndex {
         at_most: usize,
     ) -> Vec<Seq> {
         if let Some(seq) = scope.seq {
-            let due = self.rows.get(&seq.0).is_some_and(|row| {
+            let due = self.rows.get(seq.0).is_some_and(|row| {
                 self.is_waiting(row) && self.fits(row, scope) && row.not_before <= now.0
             });
             return if due && at_most > 0 { vec![seq] } else { Vec::new() };
@@ -105,7 +105,7 @@ impl OpenIndex {
         now: UnixMillis,
     ) -> Option<UnixMillis> {
         if let Some(seq) = scope.seq {
-            let row = self.rows.get(&seq.0)?;
+            let row = self.rows.get(seq.0)?;
             let waits = self.is_waiting(row) && self.fits(row, scope);
             return waits.then(|| UnixMillis(row.not_before.max(now.0)));
         }
@@ -124,7 +124,7 @@ impl OpenIndex {
 
     pub(in crate::store) fn open_in(&self, scope: &Scope) -> u64 {
         if let Some(seq) = scope.seq {
-            let open = self.rows.get(&seq.0);
+            let open = self.rows.get(seq.0);
             return u64::from(
                 open.is_some_and(|row| row.state != State::Held && self.fits(row, scope)),
             );
@@ -139,7 +139,7 @@ impl OpenIndex {
                 scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
                     && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream);
             if fits {
-                lane.ripen(now.0, |seq| rows.get(&seq).map_or(i64::MIN, |row| row.not_before));
+                lane.ripen(now.0, |seq| rows.get(seq).map_or(i64::MIN, |row| row.not_before));
             }
         }
     }
@@ -150,11 +150,11 @@ impl OpenIndex {
         if lane.ripe_until <= now.0 {
             return ripe.next().map(|_| now.0);
         }
-        ripe.filter_map(|seq| self.rows.get(&seq)).map(|row| row.not_before).min()
+        ripe.filter_map(|seq| self.rows.get(seq)).map(|row| row.not_before).min()
     }
 
     fn is_due(&self, lane: &Lane, seq: i64, now: UnixMillis) -> bool {
-        lane.ripe_until <= now.0 || self.rows.get(&seq).is_some_and(|row| row.not_before <= now.0)
+        lane.ripe_until <= now.0 || self.rows.get(seq).is_some_and(|row| row.not_before <= now.0)
     }
 
     fn is_waiting(&self, row: &Row) -> bool {

@@ -207,7 +207,7 @@ struct Moved {
     held: Option<HeldReason>,
     certainty: Certainty,
     attempts: u32,
-    interrupted: u32,
+    interrupted: u8,
     not_before: i64,
     expires_at: i64,
     fence: u64,
@@ -253,12 +253,13 @@ impl OpenRows<'_> {
     fn insert(&mut self, row: &SqlRow<'_>, moved: Option<&Moved>) -> Result<(), StoreError> {
         let (route, upstream) = (self.names.name(row, 1)?, self.names.name(row, 2)?);
         let held = optional_word(row, 11, HeldReason::from_word)?;
+        let sequence = row.get::<_, Option<[u8; 16]>>(5)?.map(digest);
         let untouched = Row {
             seq: row.get(0)?,
             lane: self.index.lane(&route, &upstream),
-            key: digest(row.get(3)?),
-            fingerprint: digest(row.get(4)?),
-            sequence: row.get::<_, Option<[u8; 16]>>(5)?.map(digest),
+            key: digest(row.get(3)?).into(),
+            fingerprint: digest(row.get(4)?).into(),
+            in_sequence: sequence.is_some(),
             received_at: row.get(6)?,
             amount: row.get(7)?,
             not_before: row.get(8)?,
@@ -285,7 +286,7 @@ impl OpenRows<'_> {
             },
         };
         // Customers are counted apart: closed entries count too.
-        self.index.insert(row, None);
+        self.index.insert(row, sequence, None);
         Ok(())
     }
 }
@@ -321,8 +322,8 @@ fn remember_closed(
     while let Some(row) = rows.next()? {
         index.remember(Closed {
             seq: row.get(0)?,
-            key: digest(row.get(1)?),
-            fingerprint: digest(row.get(2)?),
+            key: digest(row.get(1)?).into(),
+            fingerprint: digest(row.get(2)?).into(),
             outcome: word(row, 3, Outcome::from_word)?,
             closed_at: row.get(4)?,
         });

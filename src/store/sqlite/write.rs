@@ -64,11 +64,14 @@ fn try_write(
     connection: &mut Connection,
     plan: &Plan,
 ) -> Result<Vec<Option<KeptAnswer>>, WriteError> {
-    if plan.writes.is_empty() {
+    if plan.entries.is_empty() && plan.writes.is_empty() {
         return Ok(kept_answers(connection, plan)?);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut statements = Statements::new(&transaction)?;
+    for (seq, entry) in &plan.entries {
+        statements.entry(*seq, entry)?;
+    }
     for write in &plan.writes {
         statements.write(write, plan.now)?;
     }
@@ -137,7 +140,6 @@ impl<'a> Statements<'a> {
 
     fn write(&mut self, write: &Write, now: UnixMillis) -> Result<(), WriteError> {
         match write {
-            Write::Entry { seq, entry } => Ok(self.entry(*seq, entry)?),
             Write::Move { row, closed, line } => {
                 match *closed {
                     None => self.moved(row)?,

@@ -130,6 +130,7 @@ impl Writer {
             Err(WriteError::Full) => self.refuse(plan, "the disk is full"),
             Err(WriteError::Refused(why)) => self.refuse(plan, &why),
             Err(WriteError::Broken(why)) => {
+                self.shared.gate.broken(Some(why.clone()));
                 self.refuse(plan, &why);
                 self.recover(&why);
             }
@@ -140,7 +141,6 @@ impl Writer {
     /// recovery, the index is rebuilt from what is there: an entry found that nobody was told of is accepted without
     /// an answer and will be replayed.
     pub(super) fn recover(&mut self, why: &str) {
-        self.shared.gate.broken(Some(why.to_owned()));
         for capture in self.shared.queue.take_captures() {
             capture.reply.answer(Err(StoreError::NotAccepting(why.to_owned())));
         }
