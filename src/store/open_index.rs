@@ -97,13 +97,15 @@ pub(super) struct OpenIndex {
     dedupe_window: i64,
     customer_window: i64,
     last_closing: i64,
+    /// What is due by then is ripe when its lane begins.
+    lanes_from: i64,
     visible: i64,
     next_seq: i64,
     next_fence: u64,
 }
 
 impl OpenIndex {
-    pub(super) fn new(dedupe_window: Duration, incarnation: i64) -> Self {
+    pub(super) fn new(dedupe_window: Duration, incarnation: i64, now: UnixMillis) -> Self {
         Self {
             rows: Rows::default(),
             keys: Keys::default(),
@@ -121,6 +123,7 @@ impl OpenIndex {
             dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
             customer_window: 0,
             last_closing: 0,
+            lanes_from: now.0,
             visible: 0,
             next_seq: 1,
             next_fence: incarnation.cast_unsigned() << FENCE_BITS,
@@ -248,7 +251,7 @@ impl OpenIndex {
         }
         let id = LaneId(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
         let account = self.account(route);
-        self.lanes.push(Lane::new(account, Arc::clone(upstream)));
+        self.lanes.push(Lane::new(account, Arc::clone(upstream), self.lanes_from));
         self.lanes_by_route.entry(Arc::clone(route)).or_default().push(id);
         id
     }

@@ -7,6 +7,8 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+use crate::time::UnixMillis;
+
 use super::{
     Accepting, EntrySummary, Seq, State, StoreError, StoreOptions, open_index::OpenIndex,
     queue::Queue, readers::Readers, receipt::Receipts, sqlite::Live,
@@ -60,7 +62,7 @@ impl Shared {
 
     /// Of a store that is not there.
     pub(super) fn without(why: &str) -> Arc<Self> {
-        let index = OpenIndex::new(std::time::Duration::ZERO, 0);
+        let index = OpenIndex::new(std::time::Duration::ZERO, 0, UnixMillis(0));
         let shared = Arc::new(Self {
             readers: Readers::none(),
             ..Self::parts(StoreOptions::new(""), Receipts::new(0), index, None)

@@ -238,4 +238,4 @@ const APPLICATION_ID: i64 = 0x7374_696e;
 const WAL_PAGES: i32 = 500;
 /// How long another program (a person with a SQL shell) may hold the file's write lock.
 const PATIENCE: Duration = Duration::from_secs(2);
-const CHECK: Duration = Duration::from_secs(5);
+const CHECK: Duration = Duration::from_secs(1);

@@ -180,6 +180,7 @@ impl Writer {
         while captures.len() > 0 {
             let mut index = self.shared.index();
             index.forget(now, PORTION);
+            index.ripen(now);
             captures.by_ref().take(PORTION).for_each(|capture| plan.capture(&mut index, capture));
         }
         self.shared.note_known(true);

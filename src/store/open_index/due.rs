@@ -23,14 +23,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(route: usize, upstream: Arc<str>) -> Self {
+    pub(super) fn new(route: usize, upstream: Arc<str>, ripe_until: i64) -> Self {
         Self {
             route,
             upstream,
             unheld: 0,
             ripe: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            ripe_until: i64::MIN,
+            ripe_until,
         }
     }
 
@@ -82,7 +82,7 @@ impl OpenIndex {
             });
             return if due && at_most > 0 { vec![seq] } else { Vec::new() };
         }
-        self.ripen(scope, now);
+        self.ripen(now);
         let visible = self.visible;
         let mut due: Vec<i64> = self
             .lanes
@@ -109,7 +109,7 @@ impl OpenIndex {
             let waits = self.is_waiting(row) && self.fits(row, scope);
             return waits.then(|| UnixMillis(row.not_before.max(now.0)));
         }
-        self.ripen(scope, now);
+        self.ripen(now);
         self.lanes
             .iter()
             .filter(|lane| self.lane_fits(lane, scope))
@@ -132,15 +132,11 @@ impl OpenIndex {
         self.lanes.iter().filter(|lane| self.lane_fits(lane, scope)).map(|lane| lane.unheld).sum()
     }
 
-    fn ripen(&mut self, scope: &Scope, now: UnixMillis) {
+    /// Moves on to `now`: what is added from here on and due already is ripe at once.
+    pub(in crate::store) fn ripen(&mut self, now: UnixMillis) {
         let rows = &self.rows;
         for lane in &mut self.lanes {
-            let fits =
-                scope.route.as_ref().is_none_or(|route| self.routes[lane.route].name == *route)
-                    && scope.upstream.as_ref().is_none_or(|upstream| lane.upstream == *upstream);
-            if fits {
-                lane.ripen(now.0, |seq| rows.get(seq).map_or(i64::MIN, |row| row.not_before));
-            }
+            lane.ripen(now.0, |seq| rows.get(seq).map_or(i64::MIN, |row| row.not_before));
         }
     }
 

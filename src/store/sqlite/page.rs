@@ -1,10 +1,15 @@
 //! Pages of entries: exact, newest first, with what is not yet indexed found in the log itself.
 
+use std::{
+    cell::{Cell, RefCell},
+    ops::ControlFlow,
+};
+
 use rusqlite::{Row as SqlRow, params};
 
 use super::{
     lazy::{HOUR, INDEXED_TO, SEGMENT, route_term, segment_of, term},
-    read::{Reader, SUMMARY, summary},
+    read::{JOINED, Reader, SUMMARY, summary},
     start::number,
 };
 use crate::store::{
@@ -38,32 +43,8 @@ impl Reader {
     ) -> Result<Found, StoreError> {
         // One transaction: what the index tables say and what the log says is of one moment.
         let snapshot = self.connection.unchecked_transaction()?;
-        let search = Search { reader: self, query, receipts, live };
-        let mut found = Found::default();
-        let mut looked = 0;
-        let mut before = search.first_before()?;
-        let lowest = search.lowest()?;
-        loop {
-            let candidates = search.candidates(before)?;
-            let Some(last) = candidates.last() else { break };
-            before = last.0;
-            for seq in candidates {
-                if seq.0 < lowest {
-                    return Ok(found);
-                }
-                looked += 1;
-                if let Some(summary) = search.look(seq)? {
-                    found.entries.push(summary);
-                    if found.entries.len() == at_most {
-                        return Ok(found);
-                    }
-                }
-            }
-            if looked >= LOOKS {
-                found.looked_down_to = Some(Seq(before));
-                break;
-            }
-        }
+        let search = Search::new(self, query, receipts, live, at_most)?;
+        let found = search.run()?;
         drop(snapshot);
         Ok(found)
     }
@@ -73,22 +54,137 @@ struct Search<'a> {
     reader: &'a Reader,
     query: &'a PageQuery,
     receipts: Receipts,
+    receipt: Option<Seq>,
+    /// Whether a label that is the text must contain it as it is: nothing in it is escaped in JSON.
+    plain: bool,
     live: &'a dyn Live,
+    indexed_to: i64,
+    lowest: i64,
+    at_most: usize,
+    /// The entry of the receipt, once it was looked at: it comes before all others, and only once.
+    shown: Cell<Option<Seq>>,
+    looked: Cell<usize>,
+    found: RefCell<Found>,
 }
 
-impl Search<'_> {
+/// Whether to look on.
+type Go = ControlFlow<()>;
+
+impl<'a> Search<'a> {
+    fn new(
+        reader: &'a Reader,
+        query: &'a PageQuery,
+        receipts: Receipts,
+        live: &'a dyn Live,
+        at_most: usize,
+    ) -> Result<Self, StoreError> {
+        let text = query.search.as_deref().unwrap_or_default();
+        let mut search = Self {
+            reader,
+            query,
+            receipts,
+            receipt: text.parse().ok().map(|receipt| receipts.seq(receipt)),
+            plain: !text.contains(|c: char| c == '"' || c == '\\' || c.is_control()),
+            live,
+            indexed_to: number(&reader.connection, INDEXED_TO)?.unwrap_or(0),
+            lowest: 0,
+            at_most,
+            shown: Cell::new(None),
+            looked: Cell::new(0),
+            found: RefCell::default(),
+        };
+        search.lowest = search.lowest()?;
+        Ok(search)
+    }
+
+    fn run(self) -> Result<Found, StoreError> {
+        if let Some(seq) = self.receipt.filter(|_| self.query.before.is_none())
+            && self.look(seq)?.is_break()
+        {
+            return Ok(self.found.into_inner());
+        }
+        self.shown.set(self.receipt);
+        let mut before = self.first_before()?;
+        if self.needs_log() {
+            if self.look_through_log(before)?.is_break() {
+                return Ok(self.found.into_inner());
+            }
+            before = before.min(self.indexed_to + 1);
+        }
+        loop {
+            let candidates = self.candidates(before)?;
+            let Some(last) = candidates.last() else { break };
+            before = last.0;
+            for seq in candidates {
+                if seq.0 < self.lowest || self.look(seq)?.is_break() {
+                    return Ok(self.found.into_inner());
+                }
+            }
+        }
+        Ok(self.found.into_inner())
+    }
+
+    /// Whether what is sought is found by terms, and so beyond the watermark only in the log itself; or by nothing.
+    fn needs_log(&self) -> bool {
+        let query = self.query;
+        query.search.is_some()
+            || (query.state.is_none() && query.held.is_none() && query.outcome.is_none())
+    }
+
+    /// Looks at every entry below `before`, down to the watermark; or to the end if nothing else tells which may fit.
+    fn look_through_log(&self, before: i64) -> Result<Go, StoreError> {
+        let by_term = self.query.search.is_some() || self.query.route.is_some();
+        let above = if by_term { self.indexed_to } else { 0 };
+        let mut statement = self.reader.connection.prepare_cached(&format!(
+            "SELECT {SUMMARY} {JOINED} WHERE l.seq < ? AND l.seq > ? ORDER BY l.seq DESC"
+        ))?;
+        let mut rows = statement.query([before, above.max(self.lowest - 1)])?;
+        while let Some(row) = rows.next()? {
+            if self.consider(row)?.is_break() {
+                return Ok(Go::Break(()));
+            }
+        }
+        Ok(if by_term { Go::Continue(()) } else { Go::Break(()) })
+    }
+
+    fn look(&self, seq: Seq) -> Result<Go, StoreError> {
+        let mut statement = self
+            .reader
+            .connection
+            .prepare_cached(&format!("SELECT {SUMMARY} {JOINED} WHERE l.seq = ?"))?;
+        let mut rows = statement.query([seq.0])?;
+        match rows.next()? {
+            Some(row) => self.consider(row),
+            None => Ok(Go::Continue(())),
+        }
+    }
+
+    /// Keeps the entry if it fits. Ends when the page is full or very many were looked at.
+    fn consider(&self, row: &SqlRow<'_>) -> Result<Go, StoreError> {
+        self.looked.set(self.looked.get() + 1);
+        let mut found = self.found.borrow_mut();
+        if self.shown.get() != Some(Seq(row.get(0)?)) && self.may_fit(row)? {
+            let mut summary = summary(row, self.receipts)?;
+            self.live.show(&mut summary);
+            if self.fits(&summary) {
+                found.entries.push(summary);
+                if found.entries.len() == self.at_most {
+                    return Ok(Go::Break(()));
+                }
+            }
+        }
+        if self.looked.get() >= LOOKS {
+            found.looked_down_to = Some(Seq(row.get(0)?));
+            return Ok(Go::Break(()));
+        }
+        Ok(Go::Continue(()))
+    }
+
     /// The next entries below `before` that may fit, newest first; none when there are no more.
     fn candidates(&self, before: i64) -> Result<Vec<Seq>, StoreError> {
         let query = self.query;
         if let Some(text) = &query.search {
-            let receipt = text.parse().ok().map(|receipt| self.receipts.seq(receipt));
-            let mut seqs = self.with_term(&term(text), before)?;
-            if let Some(seq) = receipt.filter(|seq| seq.0 < before)
-                && let Err(at) = seqs.binary_search_by(|other| seq.cmp(other))
-            {
-                seqs.insert(at, seq);
-            }
-            return Ok(seqs);
+            return self.with_term(&term(text), before);
         }
         if let Some(state) = query.state.or(query.held.map(|_| State::Held))
             && state != State::Closed
@@ -107,23 +203,16 @@ impl Search<'_> {
                 params![before, PORTION],
             );
         }
-        if let Some(route) = &query.route {
-            return self.with_term(&route_term(route), before);
+        match &query.route {
+            Some(route) => self.with_term(&route_term(route), before),
+            None => Ok(Vec::new()),
         }
-        self.in_log(before, 0)
     }
 
-    /// Entries that are found by a term: through the log down to the watermark, then segment by segment.
+    /// Entries up to the watermark that are found by a term, segment by segment.
     fn with_term(&self, term: &[u8], before: i64) -> Result<Vec<Seq>, StoreError> {
-        let indexed_to = number(&self.reader.connection, INDEXED_TO)?.unwrap_or(0);
-        if before > indexed_to + 1 {
-            let tail = self.in_log(before, indexed_to)?;
-            if !tail.is_empty() {
-                return Ok(tail);
-            }
-        }
         let mut seqs = Vec::new();
-        let mut segment = segment_of(before.min(indexed_to + 1) - 1);
+        let mut segment = segment_of(before.min(self.indexed_to + 1) - 1);
         while segment >= 0 && (seqs.len() as i64) < PORTION {
             seqs.extend(self.seqs(
                 "SELECT seq FROM term WHERE segment = ?3 AND text = ?4 AND seq < ?1
@@ -135,32 +224,10 @@ impl Search<'_> {
         Ok(seqs)
     }
 
-    fn in_log(&self, before: i64, above: i64) -> Result<Vec<Seq>, StoreError> {
-        self.seqs(
-            "SELECT seq FROM log WHERE seq < ?1 AND seq > ?3 ORDER BY seq DESC LIMIT ?2",
-            params![before, PORTION, above],
-        )
-    }
-
     fn seqs(&self, sql: &str, of: &[&dyn rusqlite::ToSql]) -> Result<Vec<Seq>, StoreError> {
         let mut statement = self.reader.connection.prepare_cached(sql)?;
         let seqs = statement.query_map(of, |row| row.get(0).map(Seq))?;
         Ok(seqs.collect::<Result<_, _>>()?)
-    }
-
-    /// The entry, if it is there and fits.
-    fn look(&self, seq: Seq) -> Result<Option<EntrySummary>, StoreError> {
-        let mut statement = self.reader.connection.prepare_cached(&format!(
-            "SELECT {SUMMARY} FROM log l LEFT JOIN state s ON s.seq = l.seq WHERE l.seq = ?"
-        ))?;
-        let mut rows = statement.query([seq.0])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        if !self.may_fit(row)? {
-            return Ok(None);
-        }
-        let mut summary = summary(row, self.receipts)?;
-        self.live.show(&mut summary);
-        Ok(self.fits(&summary).then_some(summary))
     }
 
     /// Looks at what needs no copy.
@@ -171,12 +238,16 @@ impl Search<'_> {
             return Ok(false);
         }
         let Some(text) = &self.query.search else { return Ok(true) };
-        let receipt = text.parse().ok().map(|receipt| self.receipts.seq(receipt));
-        Ok(receipt == Some(Seq(row.get(0)?))
+        Ok(self.receipt == Some(Seq(row.get(0)?))
             || row.get_ref(1)?.as_str()? == text
             || row.get_ref(16)?.as_str()? == text
-            || read_labels(row.get_ref(14)?.as_str()?)
-                .is_some_and(|labels| labels.iter().any(|(_, value)| value == text)))
+            || self.has_label(row.get_ref(14)?.as_str()?, text))
+    }
+
+    fn has_label(&self, labels: &str, text: &str) -> bool {
+        (!self.plain || labels.contains(text))
+            && read_labels(labels)
+                .is_some_and(|labels| labels.iter().any(|(_, value)| value == text))
     }
 
     fn fits(&self, summary: &EntrySummary) -> bool {
@@ -193,9 +264,9 @@ impl Search<'_> {
         let before = self.query.before.map_or(i64::MAX, |seq| seq.0);
         let Some(until) = self.query.received_until else { return Ok(before) };
         let hour = until.0.div_euclid(HOUR);
-        let (last, indexed_to) = (self.hour("max(last)", "hour <= ?", hour)?, self.indexed_to()?);
+        let last = self.hour("max(last)", "hour <= ?", hour)?;
         // Beyond the watermark nothing is known of hours.
-        if self.log_above(indexed_to, before)? {
+        if self.log_above(self.indexed_to, before)? {
             return Ok(before);
         }
         Ok(before.min(last.map_or(0, |last| last + 1)))
@@ -205,16 +276,12 @@ impl Search<'_> {
     fn lowest(&self) -> Result<i64, StoreError> {
         let Some(from) = self.query.received_from else { return Ok(0) };
         let first = self.hour("min(first)", "hour >= ?", from.0.div_euclid(HOUR))?;
-        Ok(first.unwrap_or(self.indexed_to()? + 1))
+        Ok(first.unwrap_or(self.indexed_to + 1))
     }
 
     fn hour(&self, what: &str, which: &str, hour: i64) -> Result<Option<i64>, StoreError> {
         let sql = format!("SELECT {what} FROM hour WHERE {which}");
         Ok(self.reader.connection.query_row(&sql, [hour], |row| row.get(0))?)
-    }
-
-    fn indexed_to(&self) -> Result<i64, StoreError> {
-        Ok(number(&self.reader.connection, INDEXED_TO)?.unwrap_or(0))
     }
 
     /// Whether an entry that came in time may lie beyond the watermark.

@@ -215,7 +215,7 @@ const ENTRY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.ta
     l.upstream, l.key, l.fingerprint, l.principal, l.sequence, l.cause, l.headers, l.body, l.trailers,
     l.client_ip, l.answer_status, l.answer_headers, l.answer_body, l.checksum, l.expires_at";
 
-const JOINED: &str = "FROM log l LEFT JOIN state s ON s.seq = l.seq";
+pub(super) const JOINED: &str = "FROM log l LEFT JOIN state s ON s.seq = l.seq";
 
 pub(super) fn summary(
     row: &SqlRow<'_>,

@@ -54,7 +54,7 @@ impl Database {
         let indexed_to = number(&step, INDEXED_TO)?.unwrap_or(0);
         step.execute("DELETE FROM term WHERE segment >= ?", [indexed_to / SEGMENT])?;
         step.commit()?;
-        let mut index = OpenIndex::new(options.dedupe_window, incarnation);
+        let mut index = OpenIndex::new(options.dedupe_window, incarnation, now);
         rebuild(connection, &mut index, options, now)?;
         Ok(Started { index, salt: salt.cast_unsigned() })
     }

@@ -25,6 +25,8 @@ pub(in crate::store) struct Upkeep {
     /// Bytes since the last look.
     written: u64,
     segment: Option<Segment>,
+    /// Whether index tables lag.
+    lags: bool,
     /// Batches since the last portion of an index table.
     batches: u32,
 }
@@ -36,7 +38,7 @@ impl Upkeep {
 
     /// Whether something is left that can be done while nothing waits.
     pub(super) fn is_behind(&self, now: Instant) -> bool {
-        self.segment.is_some() || self.next_clean.is_some_and(|at| at <= now)
+        self.lags || self.next_clean.is_some_and(|at| at <= now)
     }
 }
 
@@ -64,9 +66,12 @@ impl Writer {
         }
         self.upkeep.batches = 0;
         let last = self.shared.index().last();
-        if let Err(error) = self.database.index_portion(&mut self.upkeep.segment, last) {
-            tracing::error!(%error, "index tables could not be written");
-            self.upkeep.segment = None;
+        match self.database.index_portion(&mut self.upkeep.segment, last) {
+            Ok(more) => self.upkeep.lags = more,
+            Err(error) => {
+                tracing::error!(%error, "index tables could not be written");
+                (self.upkeep.segment, self.upkeep.lags) = (None, false);
+            }
         }
         self.database.checkpoint_if_due();
     }
