@@ -19,7 +19,10 @@ mod writer;
 
 use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc, task::Poll, time::Duration};
 
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 pub use entry::*;
 pub use receipt::NotAReceipt;
@@ -29,7 +32,7 @@ use codec::Prepared;
 use disk::{DiskKind, LockFile};
 use receipt::Receipts;
 use shared::Shared;
-use sqlite::{Database, Found};
+use sqlite::{Database, Found, Started};
 use writer::{Capture, Mark, MarkJob, Marked, Writer};
 
 /// How the store is opened.
@@ -247,11 +250,19 @@ impl Store {
         let ephemeral = why_ephemeral(&options)?;
         disk::secure(&options.path)
             .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
-        let mut database = Database::open(&options)?;
-        let started = database.start(&options, None)?;
+        let (started, database) = match open_database(&options) {
+            // A full disk must not keep a store closed that has a reserve for just that.
+            Err(_) if disk::Ballast::new(&options.path, options.max_bytes).is_kept() => {
+                let _ = disk::Ballast::new(&options.path, options.max_bytes).give_up();
+                open_database(&options)
+            }
+            opened => opened,
+        }?;
         let receipts = Receipts::new(started.salt);
         let shared = Shared::new(options, receipts, started.index, ephemeral);
-        let writer = Writer::new(Arc::clone(&shared), database, lock);
+        let mut writer = Writer::new(Arc::clone(&shared), database, lock);
+        // Before anybody asks: a disk that is full already is no yes.
+        writer.upkeep(Instant::now());
         std::thread::Builder::new()
             .name("store writer".into())
             .spawn(move || writer.run())
@@ -628,6 +639,12 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.queue.close("closed");
     }
+}
+
+fn open_database(options: &StoreOptions) -> Result<(Started, Database), StoreError> {
+    let mut database = Database::open(options)?;
+    let started = database.start(options, None)?;
+    Ok((started, database))
 }
 
 /// Why nothing may be promised on this disk.

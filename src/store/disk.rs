@@ -132,10 +132,17 @@ pub(super) fn room(store: &Path) -> io::Result<Room> {
 }
 
 impl Room {
-    /// Below this much free space nothing new is accepted: marks and other programs need room too.
-    pub(super) fn low_water(self) -> u64 {
-        (self.total / 20).min(64 << 20)
+    /// Below this much free space nothing new is accepted: the marks of what is `open` need room too, and so do other
+    /// programs.
+    pub(super) fn low_water(self, open: u64) -> u64 {
+        (self.total / 20).min(64 << 20) + open.saturating_mul(MARKS_OF_ONE)
     }
+}
+
+/// How long the write-ahead log may become: about 4 MB, less on a tiny disk.
+pub(super) fn wal_bytes(store: &Path, max_bytes: u64) -> u64 {
+    let total = room(store).map_or(u64::MAX, |room| room.total);
+    (total.min(max_bytes) / 32).clamp(256 << 10, 4 << 20)
 }
 
 /// Room kept for marks: a file beside the store that is given up when the disk is full, so that what was sent can be
@@ -147,11 +154,10 @@ pub(super) struct Ballast {
 }
 
 impl Ballast {
-    pub(super) fn new(store: &Path, max_bytes: u64, total: u64) -> Self {
-        Self {
-            path: beside(store, "reserve"),
-            bytes: (max_bytes / 64).min(total / 50).min(8 << 20),
-        }
+    /// Enough to move a long log into the file, which gives the log's own room back, and something for marks.
+    pub(super) fn new(store: &Path, max_bytes: u64) -> Self {
+        let wal = wal_bytes(store, max_bytes);
+        Self { path: beside(store, "reserve"), bytes: wal * 2 + wal / 2 }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -221,6 +227,8 @@ fn folder(store: &Path) -> &Path {
 }
 
 const OWNER_ONLY: u32 = 0o600;
+/// What the marks of one entry take, from `sending` to its end.
+const MARKS_OF_ONE: u64 = 512;
 
 #[cfg(test)]
 mod tests {
@@ -260,14 +268,14 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("standin.db");
-        let ballast = Ballast::new(&store, 64 << 20, 1 << 40);
-        assert_eq!(ballast.bytes(), 1 << 20);
+        let ballast = Ballast::new(&store, 16 << 20);
+        assert_eq!(ballast.bytes(), 5 << 18);
         ballast.give_up().unwrap();
         assert!(!ballast.is_kept());
         ballast.keep().unwrap();
         assert!(ballast.is_kept());
         let blocks = beside(&store, "reserve").metadata().unwrap().blocks();
-        assert!(blocks * 512 >= 1 << 20, "{blocks}");
+        assert!(blocks * 512 >= 5 << 18, "{blocks}");
         ballast.give_up().unwrap();
         assert!(!ballast.is_kept());
     }

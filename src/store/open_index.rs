@@ -199,6 +199,11 @@ impl OpenIndex {
         self.rows.first().map_or(self.next_seq, |row| row.seq)
     }
 
+    /// How many are open.
+    pub(super) fn open(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
     /// The number of the last durable entry.
     pub(super) fn last(&self) -> i64 {
         self.visible

@@ -22,11 +22,12 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use tokio::time::Instant;
 
-use super::{StoreError, StoreOptions, Synchronous};
+use super::{StoreError, StoreOptions, Synchronous, disk};
 
 pub(super) use lazy::Segment;
 pub(super) use page::{Found, Live};
 pub(super) use read::Reader;
+pub(super) use start::Started;
 pub(super) use write::WriteError;
 
 /// The connection that writes. Only the writer thread has it.
@@ -34,6 +35,8 @@ pub(super) use write::WriteError;
 pub(super) struct Database {
     connection: Option<Connection>,
     wal_pages: Arc<AtomicI32>,
+    /// Pages of the log after which it is moved into the file.
+    most_wal_pages: i32,
     #[cfg(test)]
     hook: super::Hook,
 }
@@ -50,7 +53,9 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&options.path, flags)?;
         check_owner(&connection, &options.path)?;
-        prepare(&connection, options)?;
+        let most_wal_pages = disk::wal_bytes(&options.path, options.max_bytes) / PAGE;
+        let most_wal_pages = i32::try_from(most_wal_pages).unwrap_or(i32::MAX);
+        prepare(&connection, options, most_wal_pages)?;
         quick_check(&mut connection, &options.path)?;
         migrate(&mut connection)?;
         let wal_pages = Arc::new(AtomicI32::new(0));
@@ -62,6 +67,7 @@ impl Database {
         Ok(Self {
             connection: Some(connection),
             wal_pages,
+            most_wal_pages,
             #[cfg(test)]
             hook: options.hook.clone(),
         })
@@ -69,13 +75,18 @@ impl Database {
 
     /// Moves the log into the file once it is long, after the batch was answered: nobody waits for it but the next one.
     pub(super) fn checkpoint_if_due(&mut self) {
-        if self.wal_pages.load(Ordering::Relaxed) < WAL_PAGES {
+        if self.wal_pages.load(Ordering::Relaxed) < self.most_wal_pages {
             return;
         }
         if let Err(error) = self.checkpoint("PASSIVE") {
             // The log keeps everything; the next commit or the next checkpoint meets the fault again.
             tracing::warn!(%error, "checkpoint failed");
         }
+    }
+
+    /// Empties the log and gives its room back, if that can be done now.
+    pub(super) fn shrink(&mut self) -> bool {
+        self.checkpoint("TRUNCATE").unwrap_or(false)
     }
 
     /// After a failed sync, what the log's pages hold in memory may never reach the disk. Copying all of them into the
@@ -168,11 +179,15 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn prepare(connection: &Connection, options: &StoreOptions) -> Result<(), StoreError> {
+fn prepare(
+    connection: &Connection,
+    options: &StoreOptions,
+    most_wal_pages: i32,
+) -> Result<(), StoreError> {
     connection.busy_timeout(PATIENCE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "page_size", PAGE.cast_signed())?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -187,7 +202,11 @@ fn prepare(connection: &Connection, options: &StoreOptions) -> Result<(), StoreE
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     // Checkpoints are ours (`checkpoint_if_due`).
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", i64::from(WAL_PAGES) * 8192 * 2)?;
+    connection.pragma_update(
+        None,
+        "journal_size_limit",
+        i64::from(most_wal_pages) * PAGE.cast_signed() * 2,
+    )?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -32 * 1024)?;
     // What was deleted is overwritten where that costs no further write.
@@ -234,8 +253,7 @@ const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql")];
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// `stin`.
 const APPLICATION_ID: i64 = 0x7374_696e;
-/// Pages of the log after which it is moved into the file: about 4 MB.
-const WAL_PAGES: i32 = 500;
+const PAGE: u64 = 8192;
 /// How long another program (a person with a SQL shell) may hold the file's write lock.
 const PATIENCE: Duration = Duration::from_secs(2);
 const CHECK: Duration = Duration::from_secs(1);

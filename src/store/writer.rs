@@ -79,7 +79,6 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         let guard = EndGuard(Arc::clone(&self.shared));
-        self.upkeep(Instant::now());
         loop {
             match self.shared.queue.take(self.patience()) {
                 Taken::Batch(batch) => self.store(batch),

@@ -142,12 +142,18 @@ async fn a_full_store_refuses_captures_still_takes_marks_and_resumes() {
     };
     let store = Store::open(small(Duration::from_secs(3600))).unwrap();
     let mut seqs = Vec::new();
+    let mut full_at = usize::MAX;
+    // Until it stays full: the first refusals make it give back the room of its log.
     let why = loop {
         let mut entry = entry(seqs.len() as u128);
         entry.request.body = Bytes::from(vec![b'x'; 50_000]);
         match store.append(entry).await {
             Ok(Appended::New(durable)) => seqs.push(durable.seq()),
-            Err(StoreError::NotAccepting(why)) => break why,
+            Err(StoreError::NotAccepting(why)) if full_at == seqs.len() => break why,
+            Err(StoreError::NotAccepting(_)) => {
+                full_at = seqs.len();
+                tokio::time::sleep(Duration::from_millis(1200)).await;
+            }
             other => panic!("{other:?}"),
         }
     };

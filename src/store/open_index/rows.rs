@@ -22,6 +22,10 @@ impl Rows {
         self.len == 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn get(&self, seq: i64) -> Option<&Row> {
         self.blocks.get(&block(seq))?.rows[place(seq)].as_ref()
     }

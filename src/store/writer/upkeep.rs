@@ -22,8 +22,9 @@ pub(in crate::store) struct Upkeep {
     ballast: Option<Ballast>,
     next_look: Option<Instant>,
     next_clean: Option<Instant>,
-    /// Bytes since the last look.
+    /// Bytes since the last look, and after how many to look again: the sooner the fewer are left.
     written: u64,
+    look_after: u64,
     segment: Option<Segment>,
     /// Whether index tables lag.
     lags: bool,
@@ -43,8 +44,8 @@ impl Upkeep {
 }
 
 impl Writer {
-    pub(super) fn upkeep(&mut self, now: Instant) {
-        let much = self.upkeep.written > LOOK_BYTES.min(self.shared.options.max_bytes / 64);
+    pub(in crate::store) fn upkeep(&mut self, now: Instant) {
+        let much = self.upkeep.written > 0 && self.upkeep.written >= self.upkeep.look_after;
         if much || self.upkeep.next_look.is_none_or(|at| at <= now) {
             self.upkeep.next_look = Some(now + LOOK);
             self.upkeep.written = 0;
@@ -61,7 +62,8 @@ impl Writer {
     /// stay behind for ever.
     fn build_indexes(&mut self) {
         self.upkeep.batches += 1;
-        if !self.shared.queue.is_empty() && self.upkeep.batches < BATCHES_PER_PORTION {
+        let waits = !self.shared.queue.is_empty() && self.upkeep.batches < BATCHES_PER_PORTION;
+        if waits || self.shared.gate.why_full().is_some() {
             return;
         }
         self.upkeep.batches = 0;
@@ -86,33 +88,34 @@ impl Writer {
             }
         };
         self.shared.note_bytes(room.used);
-        let full = self.why_full(room);
-        if full.is_none() && !self.keep_ballast(room) {
-            self.shared.gate.full(Some("no room for the reserve of marks".into()));
-            return;
+        let mut full = self.why_full(room);
+        if full.is_some() {
+            // The log's own room may be what is missing.
+            self.database.shrink();
+        } else if !self.ballast().is_kept() && self.ballast().keep().is_err() {
+            full = Some("no room for the reserve of marks".into());
         }
         self.shared.gate.full(full);
     }
 
-    fn why_full(&self, room: Room) -> Option<String> {
+    fn why_full(&mut self, room: Room) -> Option<String> {
         let max = self.shared.options.max_bytes;
         let used = room.used.saturating_sub(self.database.free_bytes());
         if used >= max / 10 * 9 {
+            self.upkeep.look_after = 0;
             return Some(format!("full: {used} of max_bytes {max} are used"));
         }
-        let kept = self.upkeep.ballast.as_ref().is_some_and(Ballast::is_kept);
-        let reserve = self.upkeep.ballast.as_ref().filter(|_| !kept).map_or(0, Ballast::bytes);
-        let low = room.low_water() + reserve;
+        let reserve = if self.ballast().is_kept() { 0 } else { self.ballast().bytes() };
+        let low = room.low_water(self.shared.index().open()) + reserve;
+        let left = room.free.saturating_sub(low).min(max / 10 * 9 - used);
+        self.upkeep.look_after = (left / 4).min(LOOK_BYTES);
         (room.free < low)
             .then(|| format!("the disk is full: {} bytes are free, {low} are needed", room.free))
     }
 
-    fn keep_ballast(&mut self, room: Room) -> bool {
-        let shared = &self.shared;
-        let ballast = self.upkeep.ballast.get_or_insert_with(|| {
-            Ballast::new(&shared.options.path, shared.options.max_bytes, room.total)
-        });
-        ballast.is_kept() || ballast.keep().is_ok()
+    fn ballast(&mut self) -> &Ballast {
+        let options = &self.shared.options;
+        self.upkeep.ballast.get_or_insert_with(|| Ballast::new(&options.path, options.max_bytes))
     }
 
     /// The disk was full in the middle of a batch. Captures are refused; marks get the reserve.
@@ -122,11 +125,8 @@ impl Writer {
         for (reply, _) in plan.drop_captures(&mut self.shared.index()) {
             reply.answer(Err(StoreError::NotAccepting("the disk is full".into())));
         }
-        if let Some(ballast) = &self.upkeep.ballast
-            && let Err(error) = ballast.give_up()
-        {
-            tracing::error!(%error, "the reserve of marks could not be given up");
-        }
+        self.give_up_ballast();
+        self.database.shrink();
         match self.database.write(&plan) {
             Ok(kept) => {
                 self.show(&plan);
@@ -139,6 +139,12 @@ impl Writer {
                 self.refuse(plan, &why);
                 self.recover(&why);
             }
+        }
+    }
+
+    fn give_up_ballast(&mut self) {
+        if let Err(error) = self.ballast().give_up() {
+            tracing::error!(%error, "the reserve of marks could not be given up");
         }
     }
 
@@ -157,7 +163,10 @@ impl Writer {
                     self.shared.changed();
                     return;
                 }
-                Err(error) => tracing::error!(%error, "the store cannot be opened again yet"),
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be opened again yet");
+                    self.give_up_ballast();
+                }
             }
             std::thread::sleep(AGAIN);
         }
