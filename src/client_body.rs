@@ -8,9 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use filters::connection_headers::Trailers;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+
+use crate::listener::Presence;
 
 /// Why a request body did not come whole: always the client's doing, never an outage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,9 +35,16 @@ pub struct BodyLimits {
     pub idle: Duration,
 }
 
+/// A body that can tell whether its client is still there.
+pub trait FromClient {
+    /// `None` where hyper tells it by itself.
+    fn presence(&self) -> Option<&Presence>;
+}
+
 /// See the module.
 pub struct ReceivedBody {
     incoming: Incoming,
+    presence: Option<Presence>,
     limits: BodyLimits,
     length: u64,
     /// Made only when the body is waited for.
@@ -42,8 +52,8 @@ pub struct ReceivedBody {
 }
 
 impl ReceivedBody {
-    pub fn new(incoming: Incoming, limits: BodyLimits) -> Self {
-        Self { incoming, limits, length: 0, timer: None }
+    pub fn new(incoming: Incoming, limits: BodyLimits, presence: Option<Presence>) -> Self {
+        Self { incoming, presence, limits, length: 0, timer: None }
     }
 
     /// Its announced length is above the limit: known before a byte is read.
@@ -66,6 +76,18 @@ impl ReceivedBody {
             Some(limit) if self.length > limit => Err(BodyFault::TooLarge),
             _ => Ok(frame),
         }
+    }
+}
+
+impl FromClient for ReceivedBody {
+    fn presence(&self) -> Option<&Presence> {
+        self.presence.as_ref()
+    }
+}
+
+impl<B: FromClient> FromClient for Trailers<B> {
+    fn presence(&self) -> Option<&Presence> {
+        self.get_ref().presence()
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 pub use self::{answer::Answer, refusal::Refusal};
 use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers};
 use crate::{
-    client_body::BodyFault,
+    client_body::{BodyFault, FromClient},
     config::Role,
     listener::Drain,
     mode::Modes,
@@ -82,7 +82,7 @@ impl Failover {
     /// Answers one request: by the app, in its stead, or with an honest error.
     pub async fn call<B>(self, request: Request<B>) -> Result<Response<Answer>, Infallible>
     where
-        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         let started = Instant::now();
         let matched = self.0.shared.routes.find(&request);

@@ -3,6 +3,7 @@
 
 mod drain;
 pub mod framing;
+mod presence;
 mod socket;
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use filters::{peer::ClientAddr, request_check::FramingVerdict};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -34,7 +35,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
-pub use self::drain::Drain;
+pub use self::{drain::Drain, presence::Presence};
 use self::{framing::FramingWatch, socket::Watched};
 use crate::{
     client_body::{BodyLimits, ReceivedBody},
@@ -106,12 +107,14 @@ fn begin<S, B>(
     let limits = &listening.config.limits;
     let verdict = FramingVerdict::default();
     let watch = FramingWatch::new(verdict.clone());
-    let stream = Watched::new(stream, watch, limits.write_idle);
+    let presence = Presence::new(stream);
+    let stream = Watched::new(presence.clone(), watch, limits.write_idle);
     let spoke = stream.spoke();
     let io = TokioIo::new(stream);
     let service = Adapter {
         chain: RefCell::new(chain),
         peer,
+        presence: presence.clone(),
         verdict,
         limits: BodyLimits { length: limits.body, idle: limits.body_idle },
     };
@@ -134,6 +137,7 @@ fn begin<S, B>(
         if let Err(error) = ended.await {
             tracing::debug!(%peer, error, "connection ended");
         }
+        presence.settle().await;
     });
 }
 
@@ -157,6 +161,7 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 struct Adapter<S> {
     chain: RefCell<S>,
     peer: SocketAddr,
+    presence: Presence,
     verdict: FramingVerdict,
     limits: BodyLimits,
 }
@@ -170,7 +175,10 @@ where
     type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> S::Future {
-        let mut request = request.map(|incoming| ReceivedBody::new(incoming, self.limits));
+        // hyper itself tells of HTTP/2 clients that leave: it drops the request's future.
+        let presence = (request.version() < Version::HTTP_2).then(|| self.presence.clone());
+        let mut request =
+            request.map(|incoming| ReceivedBody::new(incoming, self.limits, presence));
         request.extensions_mut().insert(ClientAddr(self.peer));
         request.extensions_mut().insert(self.verdict.clone());
         self.chain.borrow_mut().call(request)

@@ -256,11 +256,15 @@ impl StandIn {
 
     /// Nobody got the answer: nobody was promised anything.
     pub async fn hold_unanswered(&self, entry: &Durable) {
-        // It may have been stored as held at once.
-        if let Err(error) = self.0.store.hold_unanswered(entry).await
-            && !matches!(error, StoreError::Moved(State::Held))
-        {
-            tracing::warn!(receipt = %entry.receipt(), %error, "an unanswered entry could not be held; it will be replayed");
+        match self.0.store.hold_unanswered(entry).await {
+            // It may have been stored as held at once.
+            Ok(()) | Err(StoreError::Moved(State::Held)) => {}
+            Err(error @ StoreError::Moved(_)) => {
+                tracing::info!(receipt = %entry.receipt(), %error, "an unanswered entry has moved already");
+            }
+            Err(error) => {
+                tracing::warn!(receipt = %entry.receipt(), %error, "an unanswered entry could not be held; it will be replayed");
+            }
         }
     }
 

@@ -526,19 +526,85 @@ async fn an_order_whose_client_left_is_replayed_where_the_route_says_so() {
     assert_eq!(ids[0], ids[1]);
 }
 
-/// With HTTP/1.1 nobody can tell a client that has left from one that has said all and listens: it has its answer.
-#[tokio::test]
-async fn a_client_that_has_said_all_and_listens_has_its_answer() {
-    let (standin, mut app) = pair().await;
-    app.stop().await;
+/// The same over HTTP/1.1, where a client that leaves looks at first like one that has said all and listens.
+async fn http1_client(behaviour: Behaviour) -> (Standin, App, Raw) {
+    let app = App::start().await;
+    let upstream = PATIENT_BREAKER.replace("400ms", "2s"); // time enough to be gone before the decision
+    let standin = in_front_of(app.address(), &upstream, PROTECTED, "").await;
+    app.behave(behaviour);
     let mut client = Raw::to(standin.address()).await;
-    client.write("POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1").await;
-    client.half_close().await;
+    client.write(HTTP1_ORDER).await;
+    eventually(SOON, async || app.seen_of(&Method::POST).len() == 1).await;
+    (standin, app, client)
+}
+
+const HTTP1_ORDER: &str = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \"order-7\"\r\n\
+    Content-Length: 1\r\n\r\n1";
+
+#[tokio::test]
+async fn an_order_whose_client_closed_its_connection_is_kept_for_a_person_to_decide() {
+    let (standin, app, client) = http1_client(Behaviour::Hang).await;
+    drop(client);
+    let entry = standin.entry_becomes("held(unanswered)").await;
+    assert_entry(&entry, "timed_out", "sent_unknown");
+    // It asks again under the same key: now it is promised.
+    let mut client = Raw::to(standin.address()).await;
+    client.write(HTTP1_ORDER).await;
     let answer = client.read_until("\r\n\r\n", SOON).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
-    app.restart().await;
-    app.receives(["1"]).await;
+    app.behave(Behaviour::Answer);
     standin.entry_becomes("completed").await;
+}
+
+#[tokio::test]
+async fn an_order_whose_client_reset_its_connection_is_stored_as_held_at_once() {
+    let (standin, app, client) = http1_client(Behaviour::Hang).await;
+    client.reset();
+    let entry = standin.entry_becomes("held(unanswered)").await;
+    assert_entry(&entry, "timed_out", "sent_unknown");
+    let history = entry["history"].as_array().unwrap();
+    assert_eq!((history.len(), &history[0]["state"]), (1, &"held".into()), "{entry}");
+    app.behave(Behaviour::Answer);
+    let why = serde_json::json!({ "reason": "the customer has called" });
+    let release = format!("/api/v1/entries/{}/release", entry["seq"]);
+    assert!(standin.admin_post(&release, &why).await.status.is_success());
+    standin.entry_becomes("completed").await;
+}
+
+/// Several at once on a kept connection: the one that left is not mistaken for the one before, which had its answer.
+#[tokio::test]
+async fn what_was_answered_before_its_client_left_is_no_unanswered_order() {
+    let (standin, app, mut client) = http1_client(Behaviour::Hang).await;
+    let answer = client.read_until("\r\n\r\n", SOON).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    client.write(HTTP1_ORDER.replace("order-7", "order-8")).await;
+    eventually(SOON, async || app.seen_of(&Method::POST).len() == 2).await;
+    drop(client);
+    app.behave(Behaviour::Answer);
+    eventually(SOON, async || {
+        let all = standin.entries().await;
+        let at = |n: usize| (all[n]["outcome"].as_str(), all[n]["held"].as_str());
+        let right = all.len() == 2
+            && at(0) == (None, Some("unanswered"))
+            && at(1) == (Some("completed"), None);
+        if right { Ok(()) } else { Err(all) }
+    })
+    .await;
+}
+
+/// It has closed its side only: it has its answer, and its order is a promise.
+#[tokio::test]
+async fn a_client_that_has_said_all_and_listens_has_its_answer() {
+    let (standin, app, mut client) = http1_client(Behaviour::Hang).await;
+    client.half_close().await;
+    let answer = client.read_until("accepted\"}", SOON).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(client.read_all(SOON).await.is_empty());
+    app.behave(Behaviour::Answer);
+    let entry = standin.entry_becomes("completed").await;
+    let history = entry["history"].as_array().unwrap();
+    assert!(history.iter().all(|line| line["state"] != "held"), "{entry}");
+    app.receives(["1", "1"]).await;
 }
 
 /// The app was asked and has answered: whether the client heard it changes nothing.

@@ -17,13 +17,13 @@ use super::{
     late_answer, outgoing, refused,
 };
 use crate::{
-    client_body::BodyFault,
+    client_body::{BodyFault, FromClient},
     config::Role,
     mode::Mode,
     replay,
     router::{Matched, Route},
     stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
-    store::{Certainty, Reason, StoreError},
+    store::{Certainty, Durable, Reason, StoreError},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -66,14 +66,15 @@ impl Case {
         request: Request<B>,
     ) -> Deciding<Decided>
     where
-        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         let (parts, body) = request.into_parts();
         let client_ip = parts
             .extensions
             .get::<ClientAddr>()
             .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-        let (progress, client) = (Rc::new(Progress::default()), Client::default());
+        let progress = Rc::new(Progress::default());
+        let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();
         let case = Self {
             failover: failover.clone(),
@@ -331,9 +332,7 @@ impl Case {
             stand_in.respond(&self.policy, &asked, &body, who, &cause, self.client_gone()).await;
         match stood_in {
             Ok(StoodIn::New { entry, answer }) => {
-                if self.client.is_gone() && self.policy.holds_unanswered() {
-                    stand_in.hold_unanswered(&entry).await;
-                }
+                let answered = self.hold_unless_heard(&entry).await;
                 let response = StandIn::response(answer, entry.receipt(), Some(&cause));
                 if let Some(attempt) = attempt {
                     self.failover.0.late.follow(late_answer::Waiting {
@@ -345,7 +344,7 @@ impl Case {
                         counters: Arc::clone(&self.failover.0.counters),
                     });
                 }
-                Ok(Some((response, Answered::StoodIn)))
+                Ok(Some((response, answered)))
             }
             Ok(StoodIn::Again { answer, receipt }) => {
                 Ok(Some((StandIn::response(answer, receipt, Some(&cause)), Answered::KeptAgain)))
@@ -369,6 +368,20 @@ impl Case {
                 }
             }
         }
+    }
+
+    /// An entry whose client never hears of it is nobody's promise. Says how the answer counts.
+    async fn hold_unless_heard(&self, entry: &Durable) -> Answered {
+        let (gone, holds) = (self.client.is_gone(), self.policy.holds_unanswered());
+        if holds && gone {
+            self.stand_in().hold_unanswered(entry).await;
+        } else if holds {
+            self.client.if_it_has_left(|| {
+                let (stand_in, entry) = (self.stand_in().clone(), entry.clone());
+                async move { stand_in.hold_unanswered(&entry).await }
+            });
+        }
+        if gone { Answered::ClientGone } else { Answered::StoodIn }
     }
 
     /// The request as rules, templates and the store see it.

@@ -12,18 +12,34 @@ use std::{
 };
 
 use super::late_answer::LateAnswers;
-use crate::upstream::request_body::Progress;
+use crate::{listener::Presence, upstream::request_body::Progress};
 
 /// What the request and its decision share about the client.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
     gone: Rc<Cell<bool>>,
+    presence: Option<Presence>,
 }
 
 impl Client {
+    pub(super) fn of(presence: Option<Presence>) -> Self {
+        Self { presence, ..Self::default() }
+    }
+
     /// The answer certainly never leaves any more.
     pub(super) fn is_gone(&self) -> bool {
-        self.gone.get()
+        self.gone.get() || self.presence.as_ref().is_some_and(Presence::is_reset)
+    }
+
+    /// One of HTTP/1 that has closed its side may listen, or may have left: the answer will show it. Then, and only
+    /// then, `then` is done.
+    pub(super) fn if_it_has_left<F>(&self, then: impl FnOnce() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(presence) = self.presence.as_ref().filter(|presence| presence.has_said_all()) {
+            presence.if_it_has_left(Box::pin(then()));
+        }
     }
 }
 

@@ -15,15 +15,14 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
 
-use super::framing::FramingWatch;
+use super::{framing::FramingWatch, presence::Presence};
 
 /// See the module.
 pub(super) struct Watched {
-    stream: TcpStream,
+    stream: Presence,
     watch: FramingWatch,
     write_idle: Duration,
     /// Made when a write had to wait for the first time; counts while `stalled`.
@@ -33,7 +32,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, watch: FramingWatch, write_idle: Duration) -> Self {
+    pub(super) fn new(stream: Presence, watch: FramingWatch, write_idle: Duration) -> Self {
         Self { stream, watch, write_idle, timer: None, stalled: false, spoke: Arc::default() }
     }
 
@@ -71,7 +70,7 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let poll = self.stream.poll_read(cx, buf);
         let read = &buf.filled()[before..];
         self.watch.observe(read);
         if read.len() > "PRI".len() {
@@ -87,7 +86,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let poll = self.stream.poll_write(cx, buf.len(), |stream| stream.try_write(buf));
         self.bounded(cx, poll)
     }
 
@@ -96,20 +95,22 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let poll = self.stream.poll_write(cx, length, |stream| stream.try_write_vectored(bufs));
         self.bounded(cx, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is the kernel's.
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.stream.shutdown())
     }
 }
 

@@ -25,6 +25,12 @@ pin_project! {
     }
 }
 
+impl<B> Trailers<B> {
+    pub fn get_ref(&self) -> &B {
+        &self.inner
+    }
+}
+
 impl<B: Body> Body for Trailers<B> {
     type Data = B::Data;
     type Error = B::Error;

@@ -1,0 +1,295 @@
+//! Whether a client of HTTP/1 is still there to read its answer. Tells what the connection has shown; does not decide
+//! what that means for anybody's request.
+//!
+//! A reset is plain. A FIN is not: whoever half-closes has said all and listens, whoever closes has left, and both look
+//! the same until an answer is written. The kernel of one that has left answers it with a reset.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    io::{Interest, ReadBuf},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+/// One connection, seen from all who need it. Cheap to clone, and asks the kernel nothing while requests are served.
+#[derive(Clone)]
+pub struct Presence(Arc<Inner>);
+
+struct Inner {
+    stream: TcpStream,
+    /// A read or a write has met the reset; the kernel tells an error only once.
+    reset: AtomicBool,
+    notes: Mutex<Vec<Note>>,
+}
+
+/// What is to be done if the client turns out to have left. Dropped undone if it has not.
+type Note = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Presence {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(Inner { stream, reset: AtomicBool::new(false), notes: Mutex::default() }))
+    }
+
+    /// The client has reset the connection: no answer reaches it any more. May be late by one turn of the runtime.
+    pub fn is_reset(&self) -> bool {
+        let inner = &self.0;
+        inner.reset.load(Ordering::Relaxed) || self.shows(Interest::ERROR, |ready| ready.is_error())
+    }
+
+    /// The client says no more; perhaps it listens. May be late by one turn of the runtime.
+    pub fn has_said_all(&self) -> bool {
+        self.shows(Interest::READABLE, |ready| ready.is_read_closed())
+    }
+
+    /// Leaves word before an answer is written to a client that has said all. False if there is too much of it already.
+    pub fn if_it_has_left(&self, note: Note) -> bool {
+        let mut notes = self.notes();
+        let room = notes.len() < NOTES;
+        if room {
+            notes.push(note);
+        }
+        room
+    }
+
+    /// To be called when all answers are written and the connection is shut down. Where word was left it waits, not for
+    /// long, until the client has acknowledged the answers or refused them, and does then what was asked for.
+    pub(super) async fn settle(&self) {
+        let notes = std::mem::take(&mut *self.notes());
+        if notes.is_empty() || !self.refuses().await {
+            return;
+        }
+        for note in notes {
+            note.await;
+        }
+    }
+
+    async fn refuses(&self) -> bool {
+        let deadline = Instant::now() + REFUSAL;
+        loop {
+            // All acknowledged, or all over: in this order, for the error is there before the end is.
+            let over = self.0.stream.peer_addr().is_err();
+            if self.is_reset() || matches!(self.0.stream.take_error(), Ok(Some(_)) | Err(_)) {
+                return true;
+            }
+            if over || Instant::now() >= deadline {
+                return false;
+            }
+            timeout(LOOK, self.0.stream.ready(Interest::ERROR)).await.ok();
+        }
+    }
+
+    fn shows(&self, interest: Interest, what: impl Fn(tokio::io::Ready) -> bool) -> bool {
+        // No wait and no system call: what the runtime has heard of the socket so far.
+        self.0.stream.ready(interest).now_or_never().is_some_and(|ready| ready.is_ok_and(what))
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Vec<Note>> {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stream as its one reader and writer uses it.
+impl Presence {
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (room, stream) = (buf.remaining(), &self.0.stream);
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            if let Some(read) = self.io(Interest::READABLE, room, || stream.try_read_buf(buf)) {
+                return Poll::Ready(read.map(drop));
+            }
+        }
+    }
+
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            if let Some(written) = self.io(Interest::WRITABLE, length, || write(stream)) {
+                return Poll::Ready(written);
+            }
+        }
+    }
+
+    /// Reads or writes, at most `most` bytes. `None` when the kernel has nothing, or takes nothing.
+    fn io(
+        &self,
+        interest: Interest,
+        most: usize,
+        io: impl FnOnce() -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let mut done = 0;
+        let tried = self.0.stream.try_io(interest, || {
+            done = io()?;
+            // As tokio's own: after less than asked for there is no more for now, so the next one waits for news instead
+            // of asking the kernel in vain.
+            let short = 0 < done && done < most;
+            if short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(done) }
+        });
+        match tried {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (done > 0).then_some(Ok(done))
+            }
+            tried => Some(self.noted(tried)),
+        }
+    }
+
+    /// Says all: the other direction stays open.
+    pub(super) fn shutdown(&self) -> io::Result<()> {
+        socket2::SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write)
+    }
+
+    fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        {
+            self.0.reset.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").field("reset", &self.0.reset).finish_non_exhaustive()
+    }
+}
+
+/// Requests of one connection that word can be left of: all of a pipeline that anybody sends.
+const NOTES: usize = 16;
+/// How long a reset may take to come back.
+const REFUSAL: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn connected() -> (Presence, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Presence::new(listener.accept().await.unwrap().0), client)
+    }
+
+    async fn read(presence: &Presence) -> Vec<u8> {
+        let (mut room, mut all) = ([0; 16], Vec::new());
+        loop {
+            let mut buf = ReadBuf::new(&mut room);
+            poll_fn(|cx| presence.poll_read(cx, &mut buf)).await.unwrap();
+            if buf.filled().is_empty() {
+                return all;
+            }
+            all.extend_from_slice(buf.filled());
+        }
+    }
+
+    /// The runtime hears of it at its next turn.
+    async fn has_said_all(presence: &Presence) {
+        while !presence.has_said_all() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn write(presence: &Presence, bytes: &[u8]) {
+        let written =
+            poll_fn(|cx| presence.poll_write(cx, bytes.len(), |stream| stream.try_write(bytes)));
+        assert_eq!(written.await.unwrap(), bytes.len());
+    }
+
+    /// Leaves word, answers, shuts down; whether what was asked for is done then.
+    async fn is_missed(presence: &Presence) -> bool {
+        let done = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&done);
+        assert!(
+            presence.if_it_has_left(Box::pin(async move { note.store(true, Ordering::SeqCst) }))
+        );
+        write(presence, b"answer").await;
+        presence.shutdown().ok();
+        presence.settle().await;
+        done.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn one_that_has_closed_misses_its_answer() {
+        let (presence, client) = connected().await;
+        assert!(!presence.has_said_all());
+        drop(client);
+        assert!(read(&presence).await.is_empty());
+        has_said_all(&presence).await;
+        assert!(!presence.is_reset());
+        assert!(is_missed(&presence).await);
+    }
+
+    #[tokio::test]
+    async fn one_that_listens_has_its_answer() {
+        let (presence, mut client) = connected().await;
+        client.write_all(b"a request of more than one buffer").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read(&presence).await, b"a request of more than one buffer");
+        has_said_all(&presence).await;
+        // Acknowledged by its kernel: nobody waits until it reads.
+        let started = Instant::now();
+        assert!(!is_missed(&presence).await);
+        assert!(started.elapsed() < REFUSAL);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_seen_without_reading() {
+        let (presence, client) = connected().await;
+        assert!(!presence.is_reset());
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        presence.0.stream.ready(Interest::ERROR).await.unwrap();
+        assert!(presence.is_reset());
+    }
+
+    #[tokio::test]
+    async fn the_reset_that_a_write_has_met_is_remembered() {
+        let (presence, client) = connected().await;
+        drop(client);
+        write(&presence, b"first").await;
+        let second =
+            poll_fn(|cx| presence.poll_write(cx, 1, |stream| stream.try_write(b"2"))).await;
+        assert!(second.is_err());
+        assert!(presence.0.reset.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn word_can_be_left_only_so_often() {
+        let (presence, _client) = connected().await;
+        let note = || Box::pin(async {});
+        for _ in 0..NOTES {
+            assert!(presence.if_it_has_left(note()));
+        }
+        assert!(!presence.if_it_has_left(note()));
+    }
+}
