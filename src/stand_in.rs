@@ -21,7 +21,6 @@ use self::{
     risk::{Assessed, HighRisk},
 };
 use crate::{
-    replay,
     router::{Route, Routes},
     store::{
         Appended, Cap, Certainty, Digest, Durable, HeldReason, KeptAnswer, KeyState, NewEntry,
@@ -269,13 +268,10 @@ impl StandIn {
     }
 
     /// A final live answer to a key closes its open entry.
-    pub async fn close_live(&self, key: Digest, route: &Route, status: StatusCode) {
+    pub async fn close_live(&self, key: Digest, outcome: Outcome, why: &str, status: StatusCode) {
         if !matches!(self.0.store.key_state(key, Digest(0)), KeyState::Open { .. }) {
             return;
         }
-        let Some((outcome, why)) = replay::live_outcome(&route.config.replay, status) else {
-            return;
-        };
         let answer =
             KeptAnswer { status: status.as_u16(), headers: Vec::new(), body: bytes::Bytes::new() };
         let why = format!("the app answered its client: {why}");

@@ -409,15 +409,45 @@ async fn after_a_doubtful_try_an_unprotected_route_does_not_stand_in_for_the_key
     assert_honest(&standin.send(order("settled", "c")).await, 504);
     app.behave(Behaviour::Answer);
     assert_eq!(standin.send(order("settled", "c")).await.status, 201);
+    app.behave(Behaviour::Hang);
+    assert_honest(&standin.send(order("denied", "c")).await, 504);
+    app.behave(Behaviour::Status(http::StatusCode::UNPROCESSABLE_ENTITY));
+    assert_eq!(standin.send(order("denied", "c")).await.status, 422);
     app.stop().await;
-    for key in ["timed-out", "reset", "failed"] {
+    for key in ["timed-out", "reset", "failed", "settled", "denied"] {
         assert_honest(&standin.send(order(key, "c")).await, 503);
     }
     assert!(standin.entries().await.is_empty());
-    for key in ["fresh", "settled"] {
-        let answer = standin.send(order(key, "c")).await;
-        assert!(is_stood_in(&answer), "{key}: {answer:?}");
+    assert!(is_stood_in(&standin.send(order("fresh", "c")).await));
+}
+
+/// The app has applied it, said so, and would apply it a second time: its retry is no order for the store, whatever the
+/// app has said in between. One that was declined and nothing else may be tried again.
+#[tokio::test]
+async fn what_an_unprotected_app_has_answered_is_not_stood_in_for() {
+    let mut app = App::start().await;
+    let standin = in_front_of(&app, "breaker = { failures = 5, min_open = \"1s\" }", "").await;
+    for key in ["applied", "applied-then-denied"] {
+        assert_eq!(standin.send(order(key, "c")).await.status, 201);
     }
+    app.behave(Behaviour::Status(http::StatusCode::UNPROCESSABLE_ENTITY));
+    for key in ["denied", "applied-then-denied"] {
+        assert_eq!(standin.send(order(key, "c")).await.status, 422);
+    }
+    app.behave(Behaviour::Answer);
+    app.stop().await;
+    // While each finds out for itself, and when the app is known to be down.
+    for number in 0..8 {
+        let key = ["applied", "applied-then-denied"][number % 2];
+        let answer = standin.send(order(key, "c")).await;
+        assert_honest(&answer, 503);
+        assert!(answer.text().contains("It is not known whether"), "{answer:?}");
+    }
+    standin.upstream_is("down").await;
+    assert!(is_stood_in(&standin.send(order("denied", "c")).await));
+    app.restart().await;
+    standin.entry_becomes("completed").await;
+    assert_eq!(ids(&app).len(), 5, "four live, one replayed");
 }
 
 /// A router before standin gives the id, and keeps it over its own tries.

@@ -23,7 +23,7 @@ use crate::{
     replay,
     router::{Matched, Route},
     stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
-    store::{Certainty, Durable, Reason, StoreError},
+    store::{Certainty, Durable, Outcome, Reason, StoreError},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -219,17 +219,34 @@ impl Case {
     /// request leaves a doubt.
     async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
         let status = response.status();
-        let is_final = replay::live_outcome(&self.route.config.replay, status).is_some();
-        if is_final && self.others_may_have(who) {
-            self.stand_in().doubts().settle(who.identity.key);
-        } else if !status.is_client_error() && !is_final {
+        match replay::live_outcome(&self.route.config.replay, status) {
+            Some((outcome, why)) => {
+                self.remember_outcome(who, outcome);
+                if self.stand_in().store().anything_known() {
+                    self.stand_in().close_live(who.identity.key, outcome, &why, status).await;
+                }
+            }
             // A 5xx or a redirect: it may have been applied.
-            self.raise_doubt(who, &format!("the app answered {status}")).await;
-        }
-        if is_final && self.stand_in().store().anything_known() {
-            self.stand_in().close_live(who.identity.key, &self.route, status).await;
+            None if !status.is_client_error() => {
+                self.raise_doubt(who, &format!("the app answered {status}")).await;
+            }
+            None => {}
         }
         by_app(response.map(Answer::App))
+    }
+
+    /// The app has said what became of the key. If it would not notice a second time, a yes is for good, and a no takes
+    /// back nothing: an earlier try may have been the reason for it.
+    fn remember_outcome(&self, who: &Identified, outcome: Outcome) {
+        if !self.others_may_have(who) {
+            return;
+        }
+        let doubts = self.stand_in().doubts();
+        if self.route.config.app_dedupes.is_some() {
+            doubts.settle(who.identity.key);
+        } else if outcome != Outcome::Declined {
+            doubts.applied(who.identity.key);
+        }
     }
 
     async fn bad_status(

@@ -80,7 +80,7 @@ impl Refusal {
                 .proxy_status(ProxyError::ProxyInternalError),
             Self::NobodyToAsk(certainty) => {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The app cannot be asked now")
-                    .detail(if certainty == Certainty::NotSent { NOT_APPLIED } else { UNKNOWN })
+                    .detail(said(certainty))
                     .retry_after(SOON)
                     .proxy_status(ProxyError::DestinationUnavailable)
             }
@@ -139,11 +139,18 @@ fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
     let problem = Problem::new(status, title).proxy_status(ProxyStatus::new().error(proxy));
     match (error, certainty) {
         (UpstreamError::Client { .. }, _) => problem,
-        (UpstreamError::BreakerOpen { retry_after }, _) => {
-            problem.detail(NOT_APPLIED).retry_after(*retry_after)
+        (UpstreamError::BreakerOpen { retry_after }, certainty) => {
+            problem.detail(said(certainty)).retry_after(*retry_after)
         }
-        (_, Certainty::NotSent) => problem.detail(NOT_APPLIED).retry_after(SOON),
-        (_, Certainty::SentUnknown) => problem.detail(UNKNOWN).retry_after(SOON),
+        (_, certainty) => problem.detail(said(certainty)).retry_after(SOON),
+    }
+}
+
+/// Of this attempt and of all earlier ones of its key.
+fn said(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::NotSent => NOT_APPLIED,
+        Certainty::SentUnknown => UNKNOWN,
     }
 }
 

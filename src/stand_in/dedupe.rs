@@ -1,5 +1,6 @@
-//! Same key, one request at a time; and which keys are in doubt: sent to the app once, with nobody knowing what became
-//! of it. Both in memory and bounded; what was promised is in the store.
+//! Same key, one request at a time; and which keys the app may have applied already: in doubt, with nobody knowing what
+//! became of them, or applied for certain by an app that would not notice a second time. All in memory and bounded;
+//! what was promised is in the store.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,11 +24,26 @@ pub struct Place {
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-/// Keys whose last attempt left `sent_unknown` behind without an entry. The oldest are forgotten above a bound.
+/// Keys that the app may have applied, without an entry that says so. The oldest are forgotten above a bound.
 #[derive(Clone, Debug, Default)]
-pub struct Doubts(Arc<Mutex<(HashMap<Digest, u64>, VecDeque<(Digest, u64)>, u64)>>);
+pub struct Doubts(Arc<Mutex<Known>>);
 
-/// Keys in doubt that are remembered.
+/// Apart, so that what goes well does not push out what went wrong.
+#[derive(Debug, Default)]
+struct Known {
+    in_doubt: Recent,
+    applied: Recent,
+}
+
+/// The youngest keys, by the number of their last mention.
+#[derive(Debug, Default)]
+struct Recent {
+    keys: HashMap<Digest, u64>,
+    order: VecDeque<(Digest, u64)>,
+    count: u64,
+}
+
+/// Keys of each kind that are remembered.
 const MOST_DOUBTS: usize = 100_000;
 
 impl UnderWay {
@@ -54,29 +70,40 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        let (keys, order, count) = &mut *lock(&self.0);
-        *count += 1;
-        keys.insert(key, *count);
-        order.push_back((key, *count));
-        while order.len() > MOST_DOUBTS {
-            if let Some((oldest, number)) = order.pop_front()
-                && keys.get(&oldest) == Some(&number)
-            {
-                keys.remove(&oldest);
-            }
-        }
+        lock(&self.0).in_doubt.add(key);
     }
 
-    /// The app has said what became of it.
+    /// The app has applied it, and would apply it again: nothing that it says later takes that back.
+    pub fn applied(&self, key: Digest) {
+        lock(&self.0).applied.add(key);
+    }
+
+    /// The app has said what became of it, and would notice it a second time.
     pub fn settle(&self, key: Digest) {
-        let (keys, ..) = &mut *lock(&self.0);
-        if !keys.is_empty() {
-            keys.remove(&key);
+        let known = &mut *lock(&self.0);
+        if !known.in_doubt.keys.is_empty() {
+            known.in_doubt.keys.remove(&key);
         }
     }
 
     pub fn is_in_doubt(&self, key: Digest) -> bool {
-        lock(&self.0).0.contains_key(&key)
+        let known = lock(&self.0);
+        [&known.in_doubt, &known.applied].iter().any(|recent| recent.keys.contains_key(&key))
+    }
+}
+
+impl Recent {
+    fn add(&mut self, key: Digest) {
+        self.count += 1;
+        self.keys.insert(key, self.count);
+        self.order.push_back((key, self.count));
+        while self.order.len() > MOST_DOUBTS {
+            if let Some((oldest, number)) = self.order.pop_front()
+                && self.keys.get(&oldest) == Some(&number)
+            {
+                self.keys.remove(&oldest);
+            }
+        }
     }
 }
 
@@ -120,5 +147,17 @@ mod tests {
             doubts.raise(Digest(key));
         }
         assert!(!doubts.is_in_doubt(Digest(0)) && doubts.is_in_doubt(Digest(1)));
+    }
+
+    #[test]
+    fn what_was_applied_is_not_settled_and_pushes_out_no_doubt() {
+        let doubts = Doubts::default();
+        doubts.raise(Digest(u128::MAX));
+        for key in 0..=MOST_DOUBTS as u128 {
+            doubts.applied(Digest(key));
+        }
+        doubts.settle(Digest(1));
+        assert!(doubts.is_in_doubt(Digest(u128::MAX)) && doubts.is_in_doubt(Digest(1)));
+        assert!(!doubts.is_in_doubt(Digest(0)), "the oldest is forgotten");
     }
 }
