@@ -72,8 +72,10 @@ type HookFn = dyn Fn(&str) + Send + Sync;
 
 /// What a disk may do to a write.
 #[cfg(test)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
+    /// Earlier entries of customers cannot be read.
+    CustomersUnread,
     Full,
     LostBeforeCommit,
     /// The commit is on disk, but its sync said no.
@@ -610,6 +612,19 @@ impl Hook {
         if let Some(hook) = &self.hook {
             hook(point);
         }
+    }
+}
+
+#[cfg(test)]
+impl Hook {
+    /// Whether this is what goes wrong next; if so, it has gone wrong now.
+    fn fails(&self, fault: Fault) -> bool {
+        let mut faults = self.faults.lock().unwrap();
+        let next = faults.front() == Some(&fault);
+        if next {
+            faults.pop_front();
+        }
+        next
     }
 }
 

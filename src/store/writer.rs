@@ -114,7 +114,7 @@ impl Writer {
     /// One batch: decide, write, answer.
     fn store(&mut self, mut batch: Batch) {
         self.refuse_if_full(&mut batch);
-        let window = self.look_further_back(&batch);
+        let window = self.look_further_back(&mut batch);
         let mut plan = self.decide(batch);
         plan.writes.extend(window.map(Write::CustomerWindow));
         let bytes = plan.bytes();
@@ -148,21 +148,26 @@ impl Writer {
         }
     }
 
-    /// A cap per customer may ask further back than was counted so far: once per change of the configuration.
-    fn look_further_back(&mut self, batch: &Batch) -> Option<i64> {
-        let asked = batch.captures.iter().filter_map(|capture| {
-            let (_, window) = capture.entry.entry.caps.per_customer?;
-            Some(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
-        });
+    /// A cap per customer may ask further back than was counted so far: once per change of the configuration. Without
+    /// the whole count nobody can say whether such a cap is reached, so nothing that has one is stored then.
+    fn look_further_back(&mut self, batch: &mut Batch) -> Option<i64> {
         let mut index = self.shared.index();
-        let asked = asked.max().filter(|asked| *asked > index.customer_window())?;
+        let asked = batch.captures.iter().filter_map(Capture::looks_back).max();
+        let asked = asked.filter(|asked| *asked > index.customer_window())?;
         let since = UnixMillis(UnixMillis::now().0.saturating_sub(asked));
-        if let Err(error) = self.database.count_customers(&mut index, since) {
-            tracing::error!(%error, "earlier entries of customers could not be counted");
-            return None;
+        let Err(error) = self.database.count_customers(&mut index, since) else {
+            index.set_customer_window(asked);
+            return Some(asked);
+        };
+        tracing::error!(%error, "earlier entries of customers could not be counted");
+        let counted = index.customer_window();
+        drop(index);
+        let beyond = |capture: &mut Capture| capture.looks_back() > Some(counted);
+        for capture in batch.captures.extract_if(.., beyond) {
+            let why = "earlier entries of customers could not be counted";
+            capture.reply.answer(Err(StoreError::NotAccepting(why.into())));
         }
-        index.set_customer_window(asked);
-        Some(asked)
+        None
     }
 
     /// Decides in portions, so that nobody waits long for the index.
@@ -263,6 +268,14 @@ impl Writer {
         let empty = index.is_empty();
         drop(index);
         self.shared.note_known(!empty);
+    }
+}
+
+impl Capture {
+    /// How far back its cap per customer counts, in milliseconds.
+    fn looks_back(&self) -> Option<i64> {
+        let (_, window) = self.entry.entry.caps.per_customer?;
+        Some(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -473,6 +486,34 @@ mod tests {
         assert!(matches!(failed, Err(StoreError::Failed(_))));
         accepts(&store).await;
         store.lease(seq).unwrap();
+    }
+
+    fn one_per_customer(key: u128, within: Duration) -> NewEntry {
+        let caps = Caps { open: 10, open_sum: None, per_customer: Some((1, within)) };
+        NewEntry { caps: Arc::new(caps), ..entry(key) }
+    }
+
+    #[tokio::test]
+    async fn no_cap_is_exceeded_because_earlier_entries_cannot_be_read() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = opened(folder.path()).await;
+        let first = store.append(one_per_customer(1, MINUTE)).await.unwrap();
+        assert!(matches!(first, Appended::New(_)));
+        let uncapped = NewEntry {
+            caps: Arc::new(Caps { open: 10, open_sum: None, per_customer: None }),
+            ..entry(2)
+        };
+        next(&hook, &[Fault::CustomersUnread]);
+        let unknown = store.append(one_per_customer(3, HOUR)).await;
+        assert!(matches!(unknown, Err(StoreError::NotAccepting(_))), "{unknown:?}");
+        // What was known stays known, and what does not depend on it goes on.
+        let reached = store.append(one_per_customer(4, MINUTE)).await.unwrap();
+        assert!(matches!(reached, Appended::CapReached(Cap::PerCustomer)), "{reached:?}");
+        assert!(matches!(store.append(uncapped).await.unwrap(), Appended::New(_)));
+        let reached = store.append(one_per_customer(5, HOUR)).await.unwrap();
+        assert!(matches!(reached, Appended::CapReached(Cap::PerCustomer)), "{reached:?}");
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ fn counted(amount: i64) -> i128 {
 
 /// When entries of each customer were accepted, closed ones included.
 #[derive(Debug, Default)]
-pub(super) struct Customers {
+pub(in crate::store) struct Customers {
     accepted: HashMap<(usize, Digest), VecDeque<i64>>,
 }
 
@@ -120,6 +120,15 @@ impl OpenIndex {
     ) {
         let account = self.account(route);
         self.customers.add(account, customer, received_at);
+    }
+
+    /// All that was counted, for a count from the beginning.
+    pub(in crate::store) fn take_customers(&mut self) -> Customers {
+        std::mem::take(&mut self.customers)
+    }
+
+    pub(in crate::store) fn put_customers_back(&mut self, customers: Customers) {
+        self.customers = customers;
     }
 
     pub(in crate::store) fn forget_customers(&mut self, before: UnixMillis) {

@@ -59,14 +59,27 @@ impl Database {
         Ok(Started { index, salt: salt.cast_unsigned() })
     }
 
-    /// Counts per customer further back than was asked for so far.
+    /// Counts per customer further back than was asked for so far. If it fails, what was counted before stands.
     pub(in crate::store) fn count_customers(
         &mut self,
         index: &mut OpenIndex,
         since: UnixMillis,
     ) -> Result<(), StoreError> {
+        #[cfg(test)]
+        let fails = self.hook.fails(crate::store::Fault::CustomersUnread);
+        #[cfg(not(test))]
+        let fails = false;
         let connection = self.connection()?;
-        count_customers(connection, index, since)
+        let before = index.take_customers();
+        let counted = if fails {
+            Err(StoreError::Failed("a test".into()))
+        } else {
+            count_customers(connection, index, since)
+        };
+        if counted.is_err() {
+            index.put_customers_back(before);
+        }
+        counted
     }
 }
 
@@ -345,7 +358,6 @@ fn count_customers(
     index: &mut OpenIndex,
     since: UnixMillis,
 ) -> Result<(), StoreError> {
-    index.forget_customers(UnixMillis(i64::MAX));
     let mut names = Names::default();
     for sql in [
         "SELECT route, customer, received_at FROM log
