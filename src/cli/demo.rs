@@ -18,6 +18,7 @@ use self::{
     customers::{Customers, Log},
     receipt::Receipt,
     screen::{Screen, seconds},
+    shop::Dedupe,
     stage::Stage,
 };
 
@@ -30,6 +31,12 @@ pub struct DemoArgs {
     /// How long customers order.
     #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u64).range(4..=600))]
     pub seconds: u64,
+    /// How the shop knows a duplicate: `none` shows that the receipt would count a doubled order.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    pub shop_dedupe: Dedupe,
+    /// How long the shop takes between applying and answering: its death leaves that many orders unanswered.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub shop_answers_after_ms: u64,
 }
 
 /// Why the demo did not show what it should.
@@ -54,7 +61,7 @@ pub fn run(args: &DemoArgs) -> Result<(), DemoError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let screen = Screen::new();
-        let mut stage = Stage::empty()?;
+        let mut stage = Stage::empty(args)?;
         let told = tokio::select! {
             told = story(args, &screen, &mut stage) => told,
             _ = terminate.recv() => Err(DemoError::Stopped),

@@ -171,6 +171,15 @@ impl Log {
         read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    #[cfg(test)]
+    pub(super) fn of(told: impl IntoIterator<Item = (&'static str, Told)>) -> Self {
+        let log = Self::default();
+        for (cart_id, told) in told {
+            log.write(Line { cart_id: cart_id.to_owned(), told, at: Instant::now() });
+        }
+        log
+    }
+
     fn write(&self, line: Line) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }

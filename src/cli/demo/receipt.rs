@@ -73,3 +73,89 @@ fn is_lost(line: &Line, sold: &HashMap<String, Vec<Sold>>) -> bool {
         Told::Declined | Told::Nothing => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ledger with these orders: cart, number, whether it came as a replay.
+    fn ledger(orders: &[(&str, &str, bool)]) -> Connection {
+        let ledger = Connection::open_in_memory().unwrap();
+        ledger.execute_batch("CREATE TABLE orders (cart_id, order_id, replay, at)").unwrap();
+        for order in orders {
+            ledger.execute("INSERT INTO orders VALUES (?, ?, ?, 7)", *order).unwrap();
+        }
+        ledger
+    }
+
+    fn two_promised() -> Log {
+        Log::of([
+            ("first", Told::Accepted("1".into())),
+            ("second", Told::StoodIn("2".into())),
+            ("too large", Told::Declined),
+            ("nobody knows", Told::Nothing),
+        ])
+    }
+
+    /// What the receipt counts as lost and doubled, and what the demo says at its end.
+    fn counted(log: &Log, orders: &[(&str, &str, bool)]) -> (usize, usize, Result<(), String>) {
+        let receipt = Receipt::count(log, &ledger(orders)).unwrap();
+        (receipt.lost, receipt.doubled, receipt.verdict().map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn a_ledger_with_every_promise_once_is_well() {
+        // What nobody was promised may be there or not.
+        let orders = [("first", "1", false), ("second", "2", true), ("nobody knows", "4", false)];
+        assert_eq!(counted(&two_promised(), &orders), (0, 0, Ok(())));
+        let receipt = Receipt::count(&two_promised(), &ledger(&orders)).unwrap();
+        assert_eq!((receipt.in_ledger, receipt.replayed), (3, 1));
+        assert_eq!(receipt.last_replay, Some(UnixMillis(7)));
+    }
+
+    #[test]
+    fn a_promise_that_is_not_in_the_ledger_is_lost() {
+        let lost = Err("1 orders are lost".to_owned());
+        assert_eq!(counted(&two_promised(), &[("first", "1", false)]), (1, 0, lost.clone()));
+        assert_eq!(counted(&two_promised(), &[("second", "2", true)]), (1, 0, lost));
+        assert_eq!(counted(&two_promised(), &[]).0, 2);
+    }
+
+    #[test]
+    fn an_order_under_another_number_than_its_customer_was_told_is_lost() {
+        let orders = [("first", "1", false), ("second", "9", true)];
+        assert_eq!(counted(&two_promised(), &orders), (1, 0, Err("1 orders are lost".into())));
+        // Nor does the number count under another cart.
+        let orders = [("first", "1", false), ("third", "2", true)];
+        assert_eq!(counted(&two_promised(), &orders).0, 1);
+    }
+
+    #[test]
+    fn a_cart_that_is_in_the_ledger_twice_is_doubled() {
+        let doubled = Err("1 orders are doubled".to_owned());
+        let orders = [("first", "1", false), ("second", "2", false), ("second", "2", true)];
+        assert_eq!(counted(&two_promised(), &orders), (0, 1, doubled.clone()));
+        // Whoever was promised nothing must not be charged twice either, whatever the numbers.
+        let orders = [
+            ("first", "1", false),
+            ("second", "2", true),
+            ("nobody knows", "4", false),
+            ("nobody knows", "5", false),
+        ];
+        assert_eq!(counted(&two_promised(), &orders), (0, 1, doubled));
+    }
+
+    #[test]
+    fn a_demo_in_which_nobody_stood_in_shows_nothing() {
+        let log = Log::of([("first", Told::Accepted("1".into()))]);
+        let (lost, doubled, verdict) = counted(&log, &[("first", "1", false)]);
+        assert_eq!((lost, doubled), (0, 0));
+        assert_eq!(verdict, Err("no order was stood in for".into()));
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_read_is_no_good_news() {
+        let empty = Connection::open_in_memory().unwrap();
+        assert!(matches!(Receipt::count(&two_promised(), &empty), Err(DemoError::Ledger(_))));
+    }
+}

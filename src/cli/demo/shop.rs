@@ -44,6 +44,9 @@ pub struct ShopArgs {
     /// The header by which it knows a duplicate.
     #[arg(long, value_enum, default_value_t)]
     pub dedupe: Dedupe,
+    /// How long it takes between applying and answering, until its faults say otherwise.
+    #[arg(long, default_value_t = 0)]
+    pub answers_after_ms: u64,
 }
 
 /// See [`ShopArgs::dedupe`].
@@ -81,7 +84,10 @@ struct Cut;
 async fn serve(args: &ShopArgs) -> io::Result<()> {
     let shop = Arc::new(Shop {
         ledger: Ledger::open(&args.ledger).map_err(io::Error::other)?,
-        faults: FaultBoard::default(),
+        faults: FaultBoard::new(Faults {
+            delay_after_ms: args.answers_after_ms,
+            ..Faults::default()
+        }),
         dedupe: args.dedupe,
     });
     let control = match args.control {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use rusqlite::{Connection, OpenFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::DemoError;
+use super::{DemoArgs, DemoError, shop::Dedupe};
 use crate::time::UnixMillis;
 
 /// See the module.
@@ -29,6 +30,8 @@ pub(super) struct Stage {
     /// Kept over the shop's death: it comes back where it was.
     shop_address: SocketAddr,
     shop_opened_at: UnixMillis,
+    shop_dedupe: Dedupe,
+    shop_answers_after_ms: u64,
     outputs: JoinSet<()>,
 }
 
@@ -41,7 +44,7 @@ struct Actor {
 }
 
 impl Stage {
-    pub(super) fn empty() -> io::Result<Self> {
+    pub(super) fn empty(args: &DemoArgs) -> io::Result<Self> {
         let name = format!("standin-demo-{}", uuid::Uuid::now_v7().simple());
         let folder = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
@@ -51,6 +54,8 @@ impl Stage {
             standin: None,
             shop_address: SocketAddr::from(([127, 0, 0, 1], 0)),
             shop_opened_at: UnixMillis::default(),
+            shop_dedupe: args.shop_dedupe,
+            shop_answers_after_ms: args.shop_answers_after_ms,
             outputs: JoinSet::new(),
         })
     }
@@ -60,6 +65,10 @@ impl Stage {
         let mut command = self.command("shop.log")?;
         command.arg("toy-shop").arg("--ledger").arg(self.ledger_file());
         command.arg("--listen").arg(self.shop_address.to_string());
+        if let Some(dedupe) = self.shop_dedupe.to_possible_value() {
+            command.arg("--dedupe").arg(dedupe.get_name());
+        }
+        command.arg("--answers-after-ms").arg(self.shop_answers_after_ms.to_string());
         self.shop_opened_at = UnixMillis::now();
         let shop = self.start("the shop", "shop.log", command, false).await?;
         self.shop_address = shop.address;

@@ -100,13 +100,16 @@ impl Faults {
 }
 
 /// Where the faults are switched.
-#[derive(Default)]
 pub(super) struct FaultBoard {
     now: ArcSwap<Faults>,
     requests: AtomicU64,
 }
 
 impl FaultBoard {
+    pub(super) fn new(faults: Faults) -> Self {
+        Self { now: ArcSwap::from_pointee(faults), requests: AtomicU64::new(0) }
+    }
+
     pub(super) fn now(&self) -> Arc<Faults> {
         self.now.load_full()
     }
