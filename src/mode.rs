@@ -58,6 +58,8 @@ pub const FORCED_DEFAULT: Duration = Duration::from_secs(3600);
 /// The longest time for `forced`.
 pub const FORCED_LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// How long whoever sets a mode waits for a store that failed.
+const TAKING_BACK: Duration = Duration::from_secs(5);
 /// Under this name the store remembers the settings.
 const REMEMBERED: &str = "modes";
 
@@ -113,17 +115,44 @@ impl Modes {
         let setting = Setting { mode, until, who: who.to_owned(), why: why.to_owned(), since };
         let mut settings = Settings::clone(&self.settings());
         settings.put(route, setting);
-        let text = serde_json::to_string(&settings).unwrap_or_default();
-        self.0.store.remember(REMEMBERED, &text).await?;
-        let what = format!("mode {}", mode.word());
-        let on = route.map_or_else(|| "all".to_owned(), |route| format!("route {route}"));
-        self.0
-            .store
-            .audit(AuditLine { at: since, who: who.to_owned(), what, on, why: why.to_owned() })
-            .await?;
+        let line = AuditLine {
+            at: since,
+            who: who.to_owned(),
+            what: format!("mode {}", mode.word()),
+            on: route.map_or_else(|| "all".to_owned(), |route| format!("route {route}")),
+            why: why.to_owned(),
+        };
+        if let Err(error) = self.decree(&settings, line.clone()).await {
+            if matches!(error, StoreError::Failed(_)) {
+                self.take_back(line).await;
+            }
+            return Err(error);
+        }
         self.0.settings.store(Arc::new(settings));
         self.0.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Nobody knows whether a failed change is on the disk. What acts is written once more, so that a restart does not
+    /// bring the change after all; the audit log says so.
+    async fn take_back(&self, line: AuditLine) {
+        let what = format!("{}: failed, not in force", line.what);
+        let settings = self.settings();
+        let back = self.decree(&settings, AuditLine { what, ..line });
+        match tokio::time::timeout(TAKING_BACK, back).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a failed change of mode may act after a restart")
+            }
+            Err(_) => {
+                tracing::error!("a failed change of mode is taken back once the store works again")
+            }
+        }
+    }
+
+    async fn decree(&self, settings: &Settings, line: AuditLine) -> Result<(), StoreError> {
+        let text = serde_json::to_string(settings).unwrap_or_default();
+        self.0.store.decree(REMEMBERED, &text, line).await
     }
 }
 
@@ -164,6 +193,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Accepting, Fault, Hook, StoreOptions};
 
     fn setting(mode: Mode, until: Option<i64>) -> Setting {
         Setting {
@@ -191,5 +221,50 @@ mod tests {
         settings.put(Some("checkout"), setting(Mode::PassThrough, None));
         settings.put(None, setting(Mode::Auto, None));
         assert_eq!(settings, Settings::default());
+    }
+
+    async fn store(folder: &std::path::Path) -> (Store, Hook) {
+        let hook = Hook::default();
+        let path = folder.join("standin.db");
+        let options =
+            StoreOptions { accept_ephemeral: true, hook: hook.clone(), ..StoreOptions::new(path) };
+        (Store::open(options).unwrap(), hook)
+    }
+
+    #[tokio::test]
+    async fn what_acts_is_what_a_restart_finds_with_its_line_of_audit_whatever_the_disk_does() {
+        use Fault::{Full, LostBeforeCommit, None, UnknownAfterCommit};
+        let folder = tempfile::tempdir().unwrap();
+        let (store, hook) = store(folder.path()).await;
+        let modes = Modes::recall(store.clone()).await.unwrap();
+        modes.set(Some("checkout"), Mode::PassThrough, Option::None, "ann", "0").await.unwrap();
+        let faults: [&[Fault]; 6] = [
+            &[LostBeforeCommit],
+            &[UnknownAfterCommit],
+            &[Full, Full],
+            &[None, LostBeforeCommit],
+            &[None, UnknownAfterCommit],
+            &[None, Full, Full],
+        ];
+        for (number, faults) in faults.iter().enumerate() {
+            let (before, why) = (modes.settings(), format!("change {number}"));
+            hook.fail_next(faults);
+            let set = modes.set(Option::None, Mode::Forced, Option::None, "ann", &why).await;
+            hook.fail_next(&[]);
+            let mut accepting = store.accepting();
+            accepting.wait_for(|accepting| *accepting == Accepting::Yes).await.unwrap();
+            let acts = modes.settings();
+            assert_eq!(*acts == *before, set.is_err(), "{faults:?}: {set:?}");
+            let found = Modes::recall(store.clone()).await.unwrap().settings();
+            assert_eq!(found, acts, "{faults:?}: {set:?}");
+            let audit = store.audit_log(100).await.unwrap();
+            let mine: Vec<&str> =
+                audit.iter().filter(|line| line.why == why).map(|line| &*line.what).collect();
+            let last_word = mine.first().copied();
+            let expected =
+                if set.is_ok() { "mode forced" } else { "mode forced: failed, not in force" };
+            assert!(last_word.is_none_or(|word| word == expected), "{faults:?}: {mine:?}");
+            assert!(set.is_err() || last_word.is_some(), "{faults:?}: no line of audit");
+        }
     }
 }

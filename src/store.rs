@@ -73,7 +73,9 @@ type HookFn = dyn Fn(&str) + Send + Sync;
 /// What a disk may do to a write.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
     /// Earlier entries of customers cannot be read.
     CustomersUnread,
     Full,
@@ -573,6 +575,12 @@ impl Store {
         self.mark(Mark::Remember { name: name.to_owned(), value: value.to_owned() }).await.map(drop)
     }
 
+    /// Remembers what somebody decided, with its line of the audit log: both or neither.
+    pub async fn decree(&self, name: &str, value: &str, line: AuditLine) -> Result<(), StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.mark(Mark::Decree { name, value, line }).await.map(drop)
+    }
+
     /// See [`Store::remember`].
     pub async fn recall(&self, name: &str) -> Result<Option<String>, StoreError> {
         let name = name.to_owned();
@@ -617,6 +625,13 @@ impl Hook {
 
 #[cfg(test)]
 impl Hook {
+    /// What goes wrong with the next batches, one each.
+    pub(crate) fn fail_next(&self, faults: &[Fault]) {
+        let mut all = self.faults.lock().unwrap();
+        all.clear();
+        all.extend(faults);
+    }
+
     /// Whether this is what goes wrong next; if so, it has gone wrong now.
     fn fails(&self, fault: Fault) -> bool {
         let mut faults = self.faults.lock().unwrap();

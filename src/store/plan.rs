@@ -324,6 +324,11 @@ impl Plan {
                 self.writes.push(Write::Value { name, value });
                 Ok(())
             }
+            Mark::Decree { name, value, line } => {
+                self.writes.push(Write::Value { name, value });
+                self.writes.push(Write::Audit(line));
+                Ok(())
+            }
         }
         .map(|()| Marked::Done)
     }

@@ -39,19 +39,75 @@ pub(super) struct MarkJob {
 
 #[derive(Debug)]
 pub(super) enum Mark {
-    Sending { seq: Seq, fence: u64 },
-    HoldLeased { seq: Seq, fence: u64, reason: HeldReason, why: String },
-    Finish { seq: Seq, fence: u64, attempt: u32, verdict: Verdict },
-    CloseLate { seq: Seq, outcome: Outcome, why: String, answer: KeptAnswer },
-    CloseLive { key: Digest, outcome: Outcome, why: String, answer: KeptAnswer },
-    Worsen { key: Digest, not_before: UnixMillis, cause: String },
-    HoldUnanswered { seq: Seq },
-    Note { seq: Seq, who: String, why: String, answer: Option<KeptAnswer> },
-    Hold { seq: Seq, who: String, why: String },
-    Release { seq: Seq, extend: Duration, who: String, why: String },
-    WriteOff { seq: Seq, who: String, why: String },
+    Sending {
+        seq: Seq,
+        fence: u64,
+    },
+    HoldLeased {
+        seq: Seq,
+        fence: u64,
+        reason: HeldReason,
+        why: String,
+    },
+    Finish {
+        seq: Seq,
+        fence: u64,
+        attempt: u32,
+        verdict: Verdict,
+    },
+    CloseLate {
+        seq: Seq,
+        outcome: Outcome,
+        why: String,
+        answer: KeptAnswer,
+    },
+    CloseLive {
+        key: Digest,
+        outcome: Outcome,
+        why: String,
+        answer: KeptAnswer,
+    },
+    Worsen {
+        key: Digest,
+        not_before: UnixMillis,
+        cause: String,
+    },
+    HoldUnanswered {
+        seq: Seq,
+    },
+    Note {
+        seq: Seq,
+        who: String,
+        why: String,
+        answer: Option<KeptAnswer>,
+    },
+    Hold {
+        seq: Seq,
+        who: String,
+        why: String,
+    },
+    Release {
+        seq: Seq,
+        extend: Duration,
+        who: String,
+        why: String,
+    },
+    WriteOff {
+        seq: Seq,
+        who: String,
+        why: String,
+    },
     Audit(AuditLine),
-    Remember { name: String, value: String },
+    Remember {
+        name: String,
+        value: String,
+    },
+    /// Both or neither.
+    Decree {
+        name: String,
+        value: String,
+        line: AuditLine,
+    },
 }
 
 #[derive(Debug)]
@@ -336,10 +392,6 @@ mod tests {
         (Store::open(options).unwrap(), hook)
     }
 
-    fn next(hook: &Hook, faults: &[Fault]) {
-        hook.faults.lock().unwrap().extend(faults);
-    }
-
     fn entry(key: u128) -> NewEntry {
         NewEntry {
             request_id: key.to_string(),
@@ -406,12 +458,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, hook) = opened(folder.path()).await;
         append(&store, 1).await.unwrap();
-        next(&hook, &[Fault::UnknownAfterCommit]);
+        hook.fail_next(&[Fault::UnknownAfterCommit]);
         assert!(matches!(append(&store, 2).await, Err(StoreError::Failed(_))));
         accepts(&store).await;
         let found = store.key_state(Digest(2), Digest(2));
         assert!(matches!(found, KeyState::Open { state: State::Stored, .. }), "{found:?}");
-        next(&hook, &[Fault::LostBeforeCommit]);
+        hook.fail_next(&[Fault::LostBeforeCommit]);
         assert!(matches!(append(&store, 3).await, Err(StoreError::Failed(_))));
         accepts(&store).await;
         assert_eq!(store.key_state(Digest(3), Digest(3)), KeyState::Unknown);
@@ -429,7 +481,7 @@ mod tests {
         let (store, hook) = opened(folder.path()).await;
         let (known, unknown) = (append(&store, 1).await.unwrap(), append(&store, 2).await.unwrap());
         let sending = store.sending(store.lease(known).unwrap()).await.unwrap();
-        next(&hook, &[Fault::UnknownAfterCommit]);
+        hook.fail_next(&[Fault::UnknownAfterCommit]);
         let refused = store.sending(store.lease(unknown).unwrap()).await;
         assert!(matches!(refused, Err(StoreError::Failed(_))));
         accepts(&store).await;
@@ -451,7 +503,7 @@ mod tests {
         for (key, fault) in [(1, Fault::UnknownAfterCommit), (2, Fault::LostBeforeCommit)] {
             let seq = append(&store, key).await.unwrap();
             let sending = store.sending(store.lease(seq).unwrap()).await.unwrap();
-            next(&hook, &[fault]);
+            hook.fail_next(&[fault]);
             let failed = store.finish(&sending, again()).await;
             assert!(matches!(failed, Err(StoreError::Failed(_))));
             store.finish(&sending, again()).await.unwrap();
@@ -468,7 +520,7 @@ mod tests {
         let seq = append(&store, 1).await.unwrap();
         let (lease, reserve) =
             (store.lease(seq).unwrap(), folder.path().join("standin.db.reserve"));
-        next(&hook, &[Fault::Full]);
+        hook.fail_next(&[Fault::Full]);
         // In one batch.
         let (sending, refused) = tokio::join!(store.sending(lease), store.append(entry(2)));
         assert!(matches!(refused, Err(StoreError::NotAccepting(_))), "{refused:?}");
@@ -481,7 +533,7 @@ mod tests {
         append(&store, 3).await.unwrap();
         assert_eq!(store.totals().routes["checkout"].open, 2);
         // Not even the reserve helps: the claim goes back.
-        next(&hook, &[Fault::Full, Fault::Full]);
+        hook.fail_next(&[Fault::Full, Fault::Full]);
         let failed = store.sending(store.lease(seq).unwrap()).await;
         assert!(matches!(failed, Err(StoreError::Failed(_))));
         accepts(&store).await;
@@ -505,7 +557,7 @@ mod tests {
             caps: Arc::new(Caps { open: 10, open_sum: None, per_customer: None }),
             ..entry(2)
         };
-        next(&hook, &[Fault::CustomersUnread]);
+        hook.fail_next(&[Fault::CustomersUnread]);
         let unknown = store.append(one_per_customer(3, HOUR)).await;
         assert!(matches!(unknown, Err(StoreError::NotAccepting(_))), "{unknown:?}");
         // What was known stays known, and what does not depend on it goes on.

@@ -42,7 +42,7 @@ impl Database {
         match fault {
             Some(Fault::Full) => return Err(WriteError::Full),
             Some(Fault::LostBeforeCommit) => return Err(WriteError::Broken("a test".into())),
-            Some(Fault::UnknownAfterCommit | Fault::CustomersUnread) | None => {}
+            Some(Fault::UnknownAfterCommit | Fault::CustomersUnread | Fault::None) | None => {}
         }
         let connection =
             self.connection().map_err(|error| WriteError::Broken(error.to_string()))?;
