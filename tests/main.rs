@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod dedupe;
 mod demo;
+mod dependencies;
 mod deploy;
 mod drain;
 mod durability;
