@@ -7,6 +7,7 @@ use http::{Method, Request, header};
 use crate::{
     canonical::canonical_path,
     config::{Config, RouteConfig, matching::RoutePattern},
+    time::UnixMillis,
     upstream::Upstream,
 };
 
@@ -23,6 +24,13 @@ pub struct Route {
     /// From the request fully sent to the head of the answer.
     pub timeout: Duration,
     pub config: RouteConfig,
+}
+
+impl Route {
+    /// The app notices a duplicate of what came at `received_at` until then; none: it does not at all.
+    pub fn protected_until(&self, received_at: UnixMillis) -> Option<UnixMillis> {
+        self.config.app_dedupes.as_ref().map(|dedupes| received_at.plus(dedupes.remembers))
+    }
 }
 
 /// All routes, most specific first, and where the rest goes.

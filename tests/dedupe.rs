@@ -283,6 +283,41 @@ async fn after_closing_the_app_speaks_for_itself_and_knows_the_order_by_its_id()
     assert_eq!(standin.entries().await.len(), 1);
 }
 
+/// Nothing would stop an app without protection from applying a stored and replayed order again, so its client's retry
+/// has the kept answer while the key is remembered, also when the app is up; a declined one has an honest no.
+#[tokio::test]
+async fn after_closing_an_unprotected_app_is_not_asked_again() {
+    let mut app = App::start().await;
+    let standin = in_front_of(&app, NO_BREAKER, "").await;
+    app.answer_with(|seen| {
+        let declined = seen.headers.get("idempotency-key").is_some_and(|key| key == "no");
+        let status = if declined { 422 } else { 201 };
+        http::Response::builder().status(status).body(Bytes::new()).unwrap()
+    });
+    app.stop().await;
+    let first = standin.send(order("yes", "c")).await;
+    assert!(is_stood_in(&first), "{first:?}");
+    assert!(is_stood_in(&standin.send(order("no", "c")).await));
+    app.restart().await;
+    eventually(SOON, async || {
+        let entries = standin.entries().await;
+        let ended = |outcome: &str| entries.iter().any(|entry| entry["outcome"] == outcome);
+        ended("completed") && ended("declined")
+    })
+    .await;
+    standin.upstream_is("up").await;
+    assert_eq!(ids(&app).len(), 2);
+    for _ in 0..2 {
+        assert_same(&first, &standin.send(order("yes", "c")).await);
+        assert_honest(&standin.send(order("no", "c")).await, 409);
+        assert_honest(&standin.send(order("yes", "another cart")).await, 422);
+    }
+    assert_eq!(ids(&app).len(), 2, "each order once");
+    let live = standin.send(order("other", "c")).await;
+    assert!(live.status == 201 && !is_stood_in(&live), "others go to the app: {live:?}");
+    assert_eq!(standin.entries().await.len(), 2);
+}
+
 /// What the app has declined since is not promised again: neither before nor after the breaker has opened.
 #[tokio::test]
 async fn the_kept_answer_of_a_declined_order_is_not_given_again() {

@@ -24,9 +24,8 @@ pub(super) struct Policy {
 impl Policy {
     pub(super) fn of(entry: &Entry, route: &Route) -> Self {
         let replay = &route.config.replay;
-        let dedupes = route.config.app_dedupes.as_ref();
         Self {
-            protected_until: dedupes.map(|dedupes| entry.received_at.plus(dedupes.remembers)),
+            protected_until: route.protected_until(entry.received_at),
             max_attempts: replay.max_attempts.get(),
             min_backoff: replay.min_backoff,
             max_backoff: replay.max_backoff,

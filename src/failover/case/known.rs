@@ -6,8 +6,9 @@ use super::{Case, Decided};
 use crate::{
     failover::Refusal,
     stand_in::{Cause, Identified, StandIn, dedupe::Place},
-    store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, SequenceState},
+    store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, Seq, SequenceState},
     telemetry::Answered,
+    time::UnixMillis,
 };
 
 /// How long a request waits for another of the same key.
@@ -41,17 +42,25 @@ impl Case {
         let (seq, answers) =
             match store.key_state(who.identity.key, fingerprint.unwrap_or(Digest(0))) {
                 KeyState::Unknown => return Ok(None),
+                // The app answers for itself, and would notice a second time.
+                KeyState::Remembered { seq, .. }
+                    if self.app_answers() && self.is_protected(seq).await =>
+                {
+                    return Ok(None);
+                }
                 // Too large to keep, or no memory for it now: whether it is the same cannot be said.
-                KeyState::Open { same: false, .. } if fingerprint.is_none() => {
+                KeyState::Open { same: false, .. } | KeyState::Remembered { same: false, .. }
+                    if fingerprint.is_none() =>
+                {
                     return Err(Refusal::AcceptedBefore);
                 }
-                KeyState::Open { same: false, .. } => return Err(Refusal::KeyReused),
+                KeyState::Open { same: false, .. } | KeyState::Remembered { same: false, .. } => {
+                    return Err(Refusal::KeyReused);
+                }
                 // Nobody was promised anything yet. If the app speaks for itself, its answer closes the entry; if standin
                 // answers again, the append makes a promise of it.
                 KeyState::Open { held: Some(HeldReason::Unanswered), .. } => return Ok(None),
                 KeyState::Open { seq, .. } => (seq, true),
-                KeyState::Remembered { .. } if self.app_answers() => return Ok(None),
-                KeyState::Remembered { same: false, .. } => return Err(Refusal::KeyReused),
                 KeyState::Remembered { seq, outcome, .. } => {
                     (seq, matches!(outcome, Outcome::Completed | Outcome::AlreadyApplied))
                 }
@@ -68,6 +77,16 @@ impl Case {
     /// Asked at all and not known to be down.
     fn app_answers(&self) -> bool {
         self.at_once().is_none() && self.route.upstream.is_admitting()
+    }
+
+    /// Whether the app would notice a closed entry that comes a second time. What cannot be read is not sent on.
+    async fn is_protected(&self, seq: Seq) -> bool {
+        if self.route.config.app_dedupes.is_none() {
+            return false;
+        }
+        let entry = self.stand_in().store().load(seq).await;
+        let until = entry.ok().and_then(|entry| self.route.protected_until(entry.received_at));
+        until.is_some_and(|until| UnixMillis::now() < until)
     }
 
     /// Goes behind the stored requests of its sequence; behind a held one it cannot.
