@@ -11,32 +11,31 @@ mod connection;
 mod endpoint;
 mod error;
 pub mod health;
+mod http1;
 pub mod request_body;
 
 use std::{
-    future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body as _;
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
     answer_body::{AnswerBody, AnswerFault},
     attempt::Attempt,
     body_copy::WholeBody,
+    connection::Stream,
     error::UpstreamError,
+    http1::Fault,
 };
 use self::{
     breaker::{Admission, Breaker, Change},
@@ -99,9 +98,9 @@ pub struct WholeAnswer {
 
 /// What the app switched its connection to (101): bytes both ways from here on.
 pub struct Tunnel {
-    /// The app's side, once `driver` has run.
-    pub upgraded: OnUpgrade,
-    pub driver: std::pin::Pin<Box<dyn Future<Output = hyper::Result<()>>>>,
+    pub stream: Stream,
+    /// What came together with the head of the answer.
+    pub first: Bytes,
 }
 
 impl Upstream {
@@ -243,14 +242,12 @@ impl Connections {
         let sent = pin!(self.send_parts(request, &progress));
         let result = attempt::within(sent, &progress, timeout, &self.0.upstream).await;
         verdict.tell_status(result.as_ref().map(|(response, _)| response.status()));
-        let (mut response, connection) = result?;
+        let (response, connection) = result?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok((self.with_body(response, connection), None));
         }
-        let upgraded = hyper::upgrade::on(&mut response);
-        let (parts, incoming) = response.into_parts();
-        let answer = Response::from_parts(parts, AnswerBody::ended(incoming));
-        Ok((answer, Some(Tunnel { upgraded, driver: Box::pin(connection.into_driver()) })))
+        let (stream, first) = connection.into_tunnel();
+        Ok((response.map(|()| AnswerBody::none()), Some(Tunnel { stream, first })))
     }
 
     /// One exchange with a request and an answer that are whole (replays, health questions).
@@ -319,8 +316,7 @@ impl Connections {
         &self,
         mut request: Request<RequestBody>,
         progress: &Progress,
-    ) -> Result<(Response<Incoming>, Connection), UpstreamError> {
-        announce_body(&mut request);
+    ) -> Result<(Response<()>, Connection), UpstreamError> {
         let upstream = &self.0.upstream;
         let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
         let mut last =
@@ -328,9 +324,7 @@ impl Connections {
         let mut ours = None;
         for turn in 0..count {
             let endpoint = (first + turn) % count;
-            if let Some(kept) =
-                self.0.idle.take(endpoint, upstream.config.connections.idle_time).await
-            {
+            if let Some(kept) = self.0.idle.take(endpoint, upstream.config.connections.idle_time) {
                 match self.send_on(kept, request, progress).await {
                     Ok(answered) => return Ok(answered),
                     // The app had closed it meanwhile and took nothing: a fresh connection will tell.
@@ -358,51 +352,29 @@ impl Connections {
         Err(ours.unwrap_or(last))
     }
 
-    /// Sends on one connection. With the error comes the request back if nothing of it was taken.
+    /// Sends on one connection. With the error comes the request back if nothing of it left.
     async fn send_on(
         &self,
         mut connection: Connection,
         request: Request<RequestBody>,
         progress: &Progress,
-    ) -> Result<(Response<Incoming>, Connection), (UpstreamError, Option<Request<RequestBody>>)>
-    {
-        let before = connection.written();
+    ) -> Result<(Response<()>, Connection), (UpstreamError, Option<Request<RequestBody>>)> {
         progress.set_connected();
-        let mut sending = pin!(connection.sender.try_send_request(request));
-        let result = poll_fn(|cx| {
-            let ended = connection.poll_drive(cx).is_ready();
-            match sending.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending if ended => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+        match connection.send(request).await {
+            Ok(response) => Ok((response, connection)),
+            Err((fault, unsent)) => {
+                let endpoint =
+                    self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
+                let sent = connection.written() > 0;
+                let error = UpstreamError::from_exchange(endpoint, &fault, sent, progress);
+                Err((error, unsent.filter(|_| progress.fault().is_none())))
             }
-        })
-        .await;
-        let sent = connection.written() > before;
-        let endpoint = || self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
-        match result {
-            Some(Ok(response)) => Ok((response, connection)),
-            Some(Err(mut refused)) => {
-                let unsent = refused.take_message().filter(|_| !sent);
-                Err((
-                    UpstreamError::from_exchange(endpoint(), refused.error(), sent, progress),
-                    unsent,
-                ))
-            }
-            None => Err((
-                UpstreamError::Reset { endpoint: endpoint(), cause: "it closed".to_owned(), sent },
-                None,
-            )),
         }
     }
 
-    fn with_body(
-        &self,
-        response: Response<Incoming>,
-        connection: Connection,
-    ) -> Response<AnswerBody> {
+    fn with_body(&self, response: Response<()>, connection: Connection) -> Response<AnswerBody> {
         let idle = self.0.upstream.config.body_idle;
-        response.map(|incoming| AnswerBody::new(incoming, connection, self.clone(), idle))
+        response.map(|()| AnswerBody::new(connection, self, idle))
     }
 
     fn put_back(&self, connection: Connection) {
@@ -413,15 +385,5 @@ impl Connections {
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Connections").field(&self.0.upstream.name).finish()
-    }
-}
-
-/// With GET and HEAD hyper drops a body of unknown length (HTTP/2 has such) unless a field announces it.
-fn announce_body(request: &mut Request<RequestBody>) {
-    let body = request.body();
-    let is_unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
-    if is_unknown && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().entry(header::TRANSFER_ENCODING).or_insert(chunked);
     }
 }

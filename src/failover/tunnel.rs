@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use crate::{listener::Drain, upstream::Tunnel};
 
@@ -17,11 +18,12 @@ pub(super) fn begin(client: OnUpgrade, app: Tunnel, drain: &Rc<Drain>) {
 }
 
 async fn join(client: OnUpgrade, app: Tunnel) {
-    let Tunnel { upgraded, driver } = app;
-    // The app's side is handed over when its HTTP connection has been driven to its end.
-    let (driven, upgraded) = tokio::join!(driver, upgraded);
-    let (Ok(()), Ok(upgraded), Ok(client)) = (driven, upgraded, client.await) else { return };
-    let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(upgraded));
+    let Tunnel { stream: mut app, first } = app;
+    let Ok(client) = client.await else { return };
+    let mut client = TokioIo::new(client);
+    if client.write_all(&first).await.is_err() {
+        return;
+    }
     // An error here is one side leaving: the other learns it by its connection's end.
     tokio::io::copy_bidirectional(&mut client, &mut app).await.ok();
 }

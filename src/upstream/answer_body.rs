@@ -9,23 +9,29 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Connections, connection::Connection};
+use super::{Connections, connection::Connection, http1::Fault};
 
 /// Why the body of an answer broke off. The client sees its connection end: never a whole answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerFault {
     #[error("the app broke off its answer: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] Fault),
     #[error("the app paused for {0:?} within its answer")]
     Idle(Duration),
 }
 
 /// See the module. Dropped before its end it closes the connection.
-pub struct AnswerBody {
-    incoming: Incoming,
+pub struct AnswerBody(Kind);
+
+enum Kind {
+    /// It came with the head. Its connection serves others already.
+    Here(Bytes),
+    Coming(Box<Coming>),
+}
+
+struct Coming {
     lent: Option<(Connection, Connections)>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -33,34 +39,45 @@ pub struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        connection: Connection,
-        home: Connections,
-        idle: Duration,
-    ) -> Self {
-        let mut body =
-            Self { incoming, lent: Some((connection, home)), idle, timer: None, last_frame: None };
-        if body.incoming.is_end_stream() {
-            body.give_back_later();
+    pub(super) fn new(mut connection: Connection, home: &Connections, idle: Duration) -> Self {
+        match connection.take_body_here() {
+            Some(body) => {
+                home.put_back(connection);
+                Self(Kind::Here(body))
+            }
+            None => {
+                let lent = Some((connection, home.clone()));
+                Self(Kind::Coming(Box::new(Coming { lent, idle, timer: None, last_frame: None })))
+            }
         }
-        body
     }
 
     /// The answer before another protocol: nothing of HTTP follows.
-    pub(super) fn ended(incoming: Incoming) -> Self {
-        Self { incoming, lent: None, idle: Duration::ZERO, timer: None, last_frame: None }
+    pub(super) fn none() -> Self {
+        Self(Kind::Here(Bytes::new()))
+    }
+}
+
+impl Coming {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+        let Some((connection, _)) = self.lent.as_mut() else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = connection.poll_body(cx) else {
+            return self.poll_idle(cx).map(|fault| Some(Err(fault)));
+        };
+        if self.timer.is_some() {
+            self.last_frame = Some(Instant::now());
+        }
+        if !matches!(frame, Some(Ok(_))) || connection.is_answer_over() {
+            self.give_back();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(AnswerFault::from)))
     }
 
-    /// An answer without a body: its connection is given back when it was driven to rest once more.
-    fn give_back_later(&mut self) {
-        let waker = std::task::Waker::noop();
-        self.give_back(&mut Context::from_waker(waker));
-    }
-
-    fn give_back(&mut self, cx: &mut Context<'_>) {
-        let Some((mut connection, home)) = self.lent.take() else { return };
-        if connection.poll_drive(cx).is_pending() && connection.sender.is_ready() {
+    fn give_back(&mut self) {
+        if let Some((connection, home)) = self.lent.take() {
             home.put_back(connection);
         }
     }
@@ -71,6 +88,7 @@ impl AnswerBody {
             self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.idle)));
         while timer.as_mut().poll(cx).is_ready() {
             if since.elapsed() >= self.idle {
+                self.lent = None;
                 return Poll::Ready(AnswerFault::Idle(self.idle));
             }
             timer.as_mut().reset(since + self.idle);
@@ -87,44 +105,27 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
-        let this = &mut *self;
-        let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        if polled.is_pending()
-            && let Some((connection, _)) = this.lent.as_mut()
-        {
-            let ended = connection.poll_drive(cx).is_ready();
-            polled = Pin::new(&mut this.incoming).poll_frame(cx);
-            if ended {
-                this.lent = None;
-            }
-        }
-        match polled {
-            Poll::Pending => this.poll_idle(cx).map(|fault| Some(Err(fault))),
-            Poll::Ready(Some(Ok(frame))) => {
-                if this.timer.is_some() {
-                    this.last_frame = Some(Instant::now());
-                }
-                if this.incoming.is_end_stream() {
-                    this.give_back(cx);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.lent = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                this.give_back(cx);
-                Poll::Ready(None)
-            }
+        match &mut self.0 {
+            Kind::Here(body) if body.is_empty() => Poll::Ready(None),
+            Kind::Here(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
+            Kind::Coming(coming) => coming.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Kind::Here(body) => body.is_empty(),
+            Kind::Coming(coming) => coming.lent.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Kind::Here(body) => SizeHint::with_exact(body.len() as u64),
+            Kind::Coming(coming) => match &coming.lent {
+                Some((connection, _)) => connection.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
+        }
     }
 }

@@ -183,6 +183,12 @@ impl Drop for BodyCopy {
 }
 
 impl CopyReader {
+    /// Another reading from the start, while all of it is kept.
+    pub(super) fn again(&self) -> Option<Self> {
+        let over = self.copy.0.borrow().over;
+        (!over).then(|| self.copy.reader())
+    }
+
     /// The next frame that is already here. Past the limit the one reader takes each frame with it.
     fn here(&mut self) -> Option<Bytes> {
         let copy = &mut *self.copy.0.borrow_mut();

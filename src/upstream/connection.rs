@@ -5,40 +5,40 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::{
-    client::conn::http1::{self, SendRequest},
-    rt::{Read, ReadBufCursor, Write},
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
 
-use super::{Upstream, UpstreamError, request_body::RequestBody};
+use super::{
+    Upstream, UpstreamError,
+    http1::{Exchange, Fault},
+    request_body::RequestBody,
+};
 
-/// Drives the connection; ends when the connection does.
-type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+/// One connection to one endpoint. In a box: it changes hands with every exchange.
+pub(super) struct Connection(Box<Open>);
 
-/// One connection to one endpoint.
-pub(super) struct Connection {
-    pub(super) sender: SendRequest<RequestBody>,
-    driver: Driver,
-    /// It must not be polled again: an upgrade ends it together with the head of the answer.
-    driven: bool,
-    written: Arc<AtomicU64>,
+struct Open {
+    exchange: Exchange<Stream>,
     endpoint: usize,
     idle_since: Instant,
-    /// Requests were answered on it before: it may have been closed by the app meanwhile.
-    pub(super) reused: bool,
+}
+
+/// What carries the bytes.
+pub enum Stream {
+    Plain(TcpStream),
 }
 
 /// The idle connections of one thread to one upstream, per endpoint; the one used last is taken first.
@@ -62,9 +62,7 @@ impl Connection {
                 .await
             {
                 Ok(Ok(stream)) => {
-                    return Self::over(stream, endpoint)
-                        .await
-                        .map_err(|error| failed(error.to_string()));
+                    return Ok(Self::over(stream, endpoint));
                 }
                 Ok(Err(error)) if is_our_own(&error) => {
                     return Err(UpstreamError::Ourselves { cause: error.to_string() });
@@ -81,49 +79,124 @@ impl Connection {
         Err(last)
     }
 
-    async fn over(stream: TcpStream, endpoint: usize) -> Result<Self, hyper::Error> {
+    fn over(stream: TcpStream, endpoint: usize) -> Self {
         // A failure here only costs latency.
         stream.set_nodelay(true).ok();
-        let written = Arc::new(AtomicU64::new(0));
-        let io = MeteredIo { inner: TokioIo::new(stream), written: Arc::clone(&written) };
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(LARGEST_HEAD)
-            .max_headers(MOST_HEADERS)
-            .handshake(io)
-            .await?;
-        let driver = Box::pin(connection.with_upgrades());
-        let idle_since = Instant::now();
-        Ok(Self { sender, driver, driven: false, written, endpoint, idle_since, reused: false })
+        let exchange = Exchange::new(Stream::Plain(stream));
+        Self(Box::new(Open { exchange, endpoint, idle_since: Instant::now() }))
     }
 
     /// Which endpoint it leads to.
     pub(super) fn endpoint(&self) -> usize {
-        self.endpoint
+        self.0.endpoint
     }
 
-    /// Bytes that left so far.
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    /// Lets the connection do what it can now. Ready when it ended.
-    pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        if self.driven {
-            return Poll::Ready(Ok(()));
+    /// Sends the request and waits for the head of its answer. With the fault comes the request back, if nothing of it
+    /// left.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<()>, (Fault, Option<Request<RequestBody>>)> {
+        let exchange = &mut self.0.exchange;
+        exchange.begin(request);
+        match poll_fn(|cx| exchange.poll_answer(cx)).await {
+            Ok(response) => Ok(response),
+            Err(fault) => Err((fault, exchange.take_unsent())),
         }
-        let poll = self.driver.as_mut().poll(cx);
-        self.driven = poll.is_ready();
-        poll
     }
 
-    /// What drives the connection on after an upgrade.
-    pub(super) fn into_driver(mut self) -> impl Future<Output = hyper::Result<()>> {
-        poll_fn(move |cx| self.poll_drive(cx))
+    /// Bytes of the present request that left.
+    pub(super) fn written(&self) -> u64 {
+        self.0.exchange.written()
     }
 
-    /// Whether the app closed it while it was idle.
-    async fn is_alive(&mut self) -> bool {
-        poll_fn(|cx| Poll::Ready(self.poll_drive(cx).is_pending())).await && self.sender.is_ready()
+    /// The next piece of the answer's body; sends on what is left of the request.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.0.exchange.poll_body(cx)
+    }
+
+    /// The whole body, if it came with the head.
+    pub(super) fn take_body_here(&mut self) -> Option<Bytes> {
+        self.0.exchange.take_body_here()
+    }
+
+    pub(super) fn is_answer_over(&self) -> bool {
+        self.0.exchange.is_answer_over()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.0.exchange.size_hint()
+    }
+
+    /// What follows a 101: the stream, and the bytes that came with the head.
+    pub(super) fn into_tunnel(self) -> (Stream, Bytes) {
+        self.0.exchange.into_tunnel()
+    }
+
+    /// Whether it was quiet while it was idle: an end, or bytes that nobody asked for, make it useless. Asks what the
+    /// runtime knows already, not the kernel.
+    fn is_alive(&mut self) -> bool {
+        match self.0.exchange.stream() {
+            Stream::Plain(stream) => {
+                let read = stream.try_read(&mut [0]);
+                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
@@ -133,20 +206,23 @@ impl Idle {
     }
 
     /// A connection that is still open, if one was kept.
-    pub(super) async fn take(&self, endpoint: usize, idle_time: Duration) -> Option<Connection> {
+    pub(super) fn take(&self, endpoint: usize, idle_time: Duration) -> Option<Connection> {
         loop {
             let mut connection = self.endpoints[endpoint].borrow_mut().pop_back()?;
-            if connection.idle_since.elapsed() < idle_time && connection.is_alive().await {
-                connection.reused = true;
+            if connection.0.idle_since.elapsed() < idle_time && connection.is_alive() {
                 return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection whose exchange is over.
+    /// Keeps a connection whose exchange is over, if another can follow on it.
     pub(super) fn put(&self, mut connection: Connection, at_most: usize) {
-        connection.idle_since = Instant::now();
-        let mut idle = self.endpoints[connection.endpoint].borrow_mut();
+        if !connection.0.exchange.is_at_rest() {
+            return;
+        }
+        connection.0.exchange.rest();
+        connection.0.idle_since = Instant::now();
+        let mut idle = self.endpoints[connection.0.endpoint].borrow_mut();
         if idle.len() >= at_most {
             idle.pop_front();
         }
@@ -159,17 +235,13 @@ impl Idle {
             let mut idle = endpoint.borrow_mut();
             while idle
                 .front()
-                .is_some_and(|connection| connection.idle_since.elapsed() >= idle_time)
+                .is_some_and(|connection| connection.0.idle_since.elapsed() >= idle_time)
             {
                 idle.pop_front();
             }
         }
     }
 }
-
-/// Largest head of an answer, and most fields in it.
-const LARGEST_HEAD: usize = 256 << 10;
-const MOST_HEADERS: usize = 256;
 
 /// Trouble of this process or machine: no evidence about the app.
 fn is_our_own(error: &io::Error) -> bool {
@@ -195,62 +267,5 @@ fn plain(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
         io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-/// Counts the bytes that left: whether an attempt can have reached the app is a fact, not a guess.
-struct MeteredIo {
-    inner: TokioIo<TcpStream>,
-    written: Arc<AtomicU64>,
-}
-
-impl MeteredIo {
-    fn count(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &poll {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
-        poll
-    }
-}
-
-impl Read for MeteredIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl Write for MeteredIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.count(poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.count(poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::request_body::Progress;
+use super::{http1::Fault, request_body::Progress};
 use crate::store::{Certainty, Reason};
 
 /// Why there is no answer.
@@ -54,28 +54,23 @@ impl UpstreamError {
         }
     }
 
-    /// From an exchange that hyper gave up. A body that its client broke is looked for first: hyper reports it as an
-    /// error of the upstream call.
+    /// From an exchange that broke off. A body that its client broke is looked for first: whatever the app or the
+    /// connection then did, it was not the app's fault.
     pub(super) fn from_exchange(
         endpoint: String,
-        error: &hyper::Error,
+        fault: &Fault,
         sent: bool,
         progress: &Progress,
     ) -> Self {
         if let Some(fault) = progress.fault() {
             return Self::Client { cause: fault.to_string() };
         }
-        if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-            return Self::Invalid { endpoint, cause: error.to_string() };
+        match fault {
+            Fault::Client => Self::Client { cause: fault.to_string() },
+            Fault::Invalid(cause) => Self::Invalid { endpoint, cause: (*cause).to_owned() },
+            Fault::Closed | Fault::Io(_) => {
+                Self::Reset { endpoint, cause: fault.to_string(), sent }
+            }
         }
-        Self::Reset { endpoint, cause: with_source(error), sent }
-    }
-}
-
-/// hyper's own words and the cause below them.
-fn with_source(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -31,8 +30,8 @@ pub struct Progress {
 /// What is sent to the app as the body.
 pub enum RequestBody {
     Empty,
-    /// Read before it is sent: one write carries head and body.
-    Whole(Option<Bytes>, Option<HeaderMap>),
+    /// Read before it is sent: one write carries head and body. Empty but for its trailers once its bytes were taken.
+    Whole(WholeBody),
     /// Passes through, nothing kept.
     Streamed(ClientBody, Rc<Progress>),
     Copied(CopyReader),
@@ -94,7 +93,17 @@ impl RequestBody {
         }
         let whole = read_small(&mut body).await?;
         progress.set_whole();
-        Ok(Self::Whole(Some(whole.bytes), whole.trailers))
+        Ok(Self::Whole(whole))
+    }
+
+    /// The same body from its start; none of one that only passes through.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole(whole) => Some(Self::Whole(whole.clone())),
+            Self::Streamed(..) => None,
+            Self::Copied(reader) => reader.again().map(Self::Copied),
+        }
     }
 }
 
@@ -102,7 +111,7 @@ impl From<WholeBody> for RequestBody {
     fn from(whole: WholeBody) -> Self {
         match whole {
             WholeBody { bytes, trailers: None } if bytes.is_empty() => Self::Empty,
-            WholeBody { bytes, trailers } => Self::Whole(Some(bytes), trailers),
+            whole => Self::Whole(whole),
         }
     }
 }
@@ -143,10 +152,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Whole(data, trailers) => {
-                let data = data.take().filter(|data| !data.is_empty()).map(Frame::data);
-                Poll::Ready(data.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            Self::Whole(whole) if !whole.bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.bytes)))))
             }
+            Self::Whole(whole) => Poll::Ready(whole.trailers.take().map(Frame::trailers).map(Ok)),
             Self::Streamed(body, progress) => {
                 let frame = std::task::ready!(body.as_mut().poll_frame(cx));
                 progress.count_frame();
@@ -165,9 +174,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Whole(data, trailers) => {
-                data.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none()
-            }
+            Self::Whole(whole) => whole.bytes.is_empty() && whole.trailers.is_none(),
             Self::Streamed(body, _) => body.is_end_stream(),
             Self::Copied(reader) => reader.is_end_stream(),
         }
@@ -177,10 +184,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             // Trailers need a body in chunks.
-            Self::Whole(_, Some(_)) => SizeHint::default(),
-            Self::Whole(data, None) => {
-                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
-            }
+            Self::Whole(WholeBody { trailers: Some(_), .. }) => SizeHint::default(),
+            Self::Whole(whole) => SizeHint::with_exact(whole.bytes.len() as u64),
             Self::Streamed(body, _) => body.size_hint(),
             Self::Copied(reader) => reader.size_hint(),
         }
