@@ -62,6 +62,8 @@ pub struct Hidden {
     pub failpoint: Option<Arc<dyn Fn(&str) + Send + Sync>>,
     /// Whether commits wait for the disk as they should.
     pub synchronous_normal: bool,
+    /// Time between two looks for damage in the store's file, instead of a day.
+    pub check_store_every: Option<Duration>,
 }
 
 /// Everything that runs.
@@ -197,6 +199,8 @@ fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {
     match Store::open(options) {
         Ok(store) => Ok(store),
         Err(error @ (StoreError::InUse(_) | StoreError::Newer(..))) => Err(error.into()),
+        // Forwarding needs no store, and a damaged one is nobody's to write to.
+        Err(StoreError::Damaged(why)) => Ok(Store::damaged(&why)),
         // Forwarding needs no store: the app is not taken away with it.
         Err(error) => {
             tracing::error!(%error, "the store cannot be used: standin forwards, but never stands in");

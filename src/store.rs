@@ -17,7 +17,17 @@ mod sqlite;
 mod transition;
 mod writer;
 
-use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -32,7 +42,7 @@ use codec::Prepared;
 use disk::{DiskKind, LockFile};
 use receipt::Receipts;
 use shared::Shared;
-use sqlite::{Database, Found, Started};
+use sqlite::{Database, Found, Reader, Started};
 use writer::{Capture, Mark, MarkJob, Marked, Writer};
 
 /// How the store is opened.
@@ -213,6 +223,9 @@ pub enum StoreError {
     /// Written, but whether it is durable is not known. Never answer on it.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// The file is not what was written. It is left as it is.
+    #[error("the store: {0}")]
+    Damaged(String),
     /// The queue to the writer is full.
     #[error("the store is busy")]
     Busy,
@@ -226,6 +239,14 @@ pub enum StoreError {
     InUse(PathBuf),
     #[error("{0} was written by a newer standin (schema {1})")]
     Newer(PathBuf, u32),
+}
+
+/// How far a look for damage came that found none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    Sound,
+    /// It gave way to the work, or was not wanted any more.
+    NotToTheEnd,
 }
 
 /// Whether new entries are accepted; published on a watch channel.
@@ -312,6 +333,35 @@ impl Store {
     /// A store that is not there: nothing is accepted, nothing known, nothing kept.
     pub fn without(why: &str) -> Self {
         Self { handle: Arc::new(Handle { shared: Shared::without(why) }) }
+    }
+
+    /// A store whose file is damaged already.
+    pub fn damaged(why: &str) -> Self {
+        let store = Self::without(why);
+        store.shared().found_damaged(why);
+        store
+    }
+
+    /// Looks through the whole file for damage, slowly and beside the work. Damage that it finds is an error, and ends
+    /// all writing: nothing new is accepted, nothing is sent, the file stays as it is. Dropped, it ends soon.
+    pub async fn check_file(&self) -> Result<Checked, StoreError> {
+        let unwanted = Arc::new(AtomicBool::new(false));
+        let _guard = SetOnDrop(Arc::clone(&unwanted));
+        let options = self.shared().options.clone();
+        let read = move |reader: &mut Reader| reader.check(&options, unwanted);
+        let checked = match self.shared().readers.read_apart(read).await {
+            Err(StoreError::NotFound) => Ok(Checked::Sound),
+            checked => checked,
+        };
+        if let Err(StoreError::Damaged(why)) = &checked {
+            self.shared().found_damaged(why);
+        }
+        checked
+    }
+
+    /// Damage was found in the file, at start or since.
+    pub fn is_damaged(&self) -> bool {
+        self.shared().is_damaged()
     }
 
     /// Whether new entries are accepted, and why not.
@@ -425,11 +475,17 @@ impl Store {
 impl Store {
     /// Stored entries of the scope that may be sent now, heads of their sequences only, oldest first. No IO.
     pub fn due(&self, scope: &Scope, now: UnixMillis, at_most: usize) -> Vec<Seq> {
+        if self.is_damaged() {
+            return Vec::new();
+        }
         self.shared().index().due(scope, now, at_most)
     }
 
     /// When the next stored entry of the scope falls due, if none is due now. No IO.
     pub fn next_due(&self, scope: &Scope, now: UnixMillis) -> Option<UnixMillis> {
+        if self.is_damaged() {
+            return None;
+        }
         self.shared().index().next_due(scope, now)
     }
 
@@ -668,6 +724,15 @@ impl fmt::Debug for Store {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.queue.close("closed");
+    }
+}
+
+/// Tells work on another thread that nobody waits for it any more.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -12,7 +12,9 @@ use self::{
     power_cut::{Recording, Survivors},
     small_disk::SmallDisk,
 };
-use crate::support::{Answer, App, Client, Standin, eventually, orders_config};
+use crate::support::{
+    Answer, App, Client, Standin, damage, empty_the_log, eventually, orders_config,
+};
 
 #[tokio::test]
 async fn a_full_disk_means_an_honest_no_until_there_is_room_again() {
@@ -66,6 +68,58 @@ async fn a_full_disk_means_an_honest_no_until_there_is_room_again() {
     accepted.push(again);
     app.restart().await;
     each_arrives_once(&app, &accepted).await;
+}
+
+#[tokio::test]
+async fn damage_that_is_found_later_ends_promises_and_leaves_the_file_as_it_is() {
+    let mut app = App::start().await;
+    let setup = Standin::with(&orders_config(app.address()));
+    let mut standin = setup.arg("--check-store-every").arg("100").start().await;
+    assert_eq!(standin.get("/").await.status, 200);
+    app.stop().await;
+    let mut client = Client::to(standin.address());
+    for number in 0..200 {
+        let order = format!("{number}-{}", "x".repeat(4000));
+        let order = http::Request::post("/orders").body(order.into()).unwrap();
+        assert_eq!(client.send(order).await.unwrap().status, 201);
+    }
+    assert_eq!(standin.metrics().await.sum("standin_store_damaged", &[]), 0.0);
+    empty_the_log(&standin.database()).await;
+    let bytes = damage(&standin.database());
+
+    let status = eventually(LIMIT, async || {
+        let status = standin.admin_get("/api/v1/status").await.json();
+        if status["store"]["damaged"] == true { Ok(status) } else { Err(status["store"].clone()) }
+    })
+    .await;
+    let sentence = &status["sentences"][0];
+    assert_eq!(sentence["severity"], "alarm");
+    let said = sentence["text"].as_str().unwrap();
+    assert!(said.starts_with("No stand-ins and no replays") && said.contains("damaged"), "{said}");
+    let metrics = standin.metrics().await;
+    assert_eq!(metrics.sum("standin_store_damaged", &[]), 1.0);
+    assert_eq!(metrics.sum("standin_store_accepting", &[]), 0.0);
+    let readiness = standin.admin_get("/readyz").await;
+    assert_eq!(readiness.status, 200, "it can forward");
+    assert!(readiness.text().contains("damaged"), "{}", readiness.text());
+    assert_honest(&standin.post("/orders", "one more").await);
+
+    app.restart().await;
+    let live = eventually(LIMIT, async || {
+        let answer = standin.post("/orders", "live").await;
+        (answer.status == 201).then_some(answer)
+    })
+    .await;
+    assert!(!stood_in(&live), "{live:?}");
+    app.receives(["live"]).await;
+    standin.terminate();
+    assert!(standin.ended(LIMIT).await.success());
+    assert_eq!(std::fs::read(standin.database()).unwrap(), bytes);
+    app.receives(["live"]).await;
+
+    let standin = standin.restart().await;
+    let status = standin.admin_get("/api/v1/status").await.json();
+    assert_eq!(status["store"]["damaged"], true, "{status}");
 }
 
 /// strace makes some fsyncs fail, in the middle of orders; after them the disk is well again.

@@ -7,6 +7,7 @@
 
 mod app;
 mod client;
+mod damage;
 mod entries;
 mod process;
 mod shop;
@@ -18,6 +19,7 @@ mod wait;
 pub use self::{
     app::{App, Behaviour, Seen},
     client::{Answer, Client, Http2Client, NoAnswer, Raw, raw},
+    damage::{damage, empty_the_log},
     entries::millis,
     process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},

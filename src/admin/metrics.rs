@@ -234,6 +234,8 @@ impl Scrape {
         let accepting = *handles.store.accepting().borrow() == Accepting::Yes;
         let mut gauge = |name, help, value: f64| out.gauge(name, help)?.plain(value);
         gauge("standin_store_accepting", "1 while the store accepts new entries", flag(accepting))?;
+        let damaged = flag(handles.store.is_damaged());
+        gauge("standin_store_damaged", "1 when damage was found in the store's file", damaged)?;
         gauge("standin_store_bytes", "Size of the store with its log", float(totals.bytes))?;
         gauge("standin_draining", "1 from SIGTERM on", flag(*handles.draining.borrow()))?;
         gauge(

@@ -75,9 +75,10 @@ impl From<StoreError> for Problem {
                 "the entry is {} now: look at it again before you decide",
                 view::word(state)
             )),
-            StoreError::NotAccepting(_) | StoreError::Failed(_) | StoreError::Busy => {
-                Self::unavailable(error.to_string())
-            }
+            StoreError::NotAccepting(_)
+            | StoreError::Failed(_)
+            | StoreError::Damaged(_)
+            | StoreError::Busy => Self::unavailable(error.to_string()),
             StoreError::InUse(_) | StoreError::Newer(..) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }

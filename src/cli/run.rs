@@ -32,6 +32,9 @@ pub(super) struct RunArgs {
     /// Commit without waiting for the disk: a power cut then loses what was promised.
     #[arg(long, hide = true)]
     synchronous_normal: bool,
+    /// Look for damage in the store's file after so many milliseconds, again and again.
+    #[arg(long, hide = true, value_name = "MILLISECONDS")]
+    check_store_every: Option<u64>,
 }
 
 /// Runs until it is asked to end.
@@ -45,6 +48,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let hidden = Hidden {
         failpoint: args.failpoint.as_deref().map(failpoint),
         synchronous_normal: args.synchronous_normal,
+        check_store_every: args.check_store_every.map(std::time::Duration::from_millis),
     };
     server::run(&config, &hidden).map_err(|error| {
         let code = match &error {

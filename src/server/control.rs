@@ -1,7 +1,7 @@
 //! The threads beside the workers: one for replay and health, one for admin. Each with its own runtime, so that neither
 //! can hurt a request.
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use http::HeaderName;
 use tokio::{
@@ -17,7 +17,7 @@ use crate::{
     mode::Modes,
     replay::{Parts, Replay, Replayer},
     router::Routes,
-    store::Store,
+    store::{Checked, Store},
     telemetry::Counters,
     time::UnixMillis,
     upstream::{Connections, health},
@@ -55,10 +55,11 @@ pub(super) fn start(
         hook: setup.hidden.failpoint.clone().into(),
     });
     let (routes, store, draining) = (Arc::clone(&setup.routes), setup.store.clone(), stop.clone());
+    let check_every = setup.hidden.check_store_every.unwrap_or(CHECK_EVERY);
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(control(routes, store, replayer, stop));
+        runtime.block_on(control(routes, store, check_every, replayer, stop));
         Ok(())
     })?;
     let handles = Handles {
@@ -81,10 +82,11 @@ pub(super) fn start(
     Ok((control, admin))
 }
 
-/// Replay, and a watch over each upstream; until the drain.
+/// Replay, a watch over each upstream, and one over the store's file; until the drain.
 async fn control(
     routes: Arc<Routes>,
     store: Store,
+    check_every: Duration,
     replayer: Replayer,
     stop: watch::Receiver<bool>,
 ) {
@@ -98,8 +100,41 @@ async fn control(
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}
         _ = futures_util::future::join_all(watches) => {}
+        () = check_file(&store, check_every) => {}
     }
 }
+
+/// Looks for damage in the store's file now and then. Never ends by itself.
+async fn check_file(store: &Store, every: Duration) {
+    let mut wait = every;
+    loop {
+        tokio::time::sleep(wait).await;
+        if store.is_damaged() {
+            // Nothing that a look could change.
+            return std::future::pending().await;
+        }
+        wait = match store.check_file().await {
+            Ok(Checked::Sound) => {
+                tracing::debug!("no damage in the store");
+                every
+            }
+            Ok(Checked::NotToTheEnd) => {
+                tracing::warn!(
+                    "the store is too busy or too large to be looked through; again later"
+                );
+                every.min(AGAIN)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store was not looked through to its end");
+                every.min(AGAIN)
+            }
+        };
+    }
+}
+
+const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// After a look that did not come to its end.
+const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Page and API, and where asked for the health address; until workers have drained, so that probes still answer.
 async fn serve_admin(

@@ -68,6 +68,18 @@ impl Readers {
         }
     }
 
+    /// Like `read`, for what takes long and must see the disk: nobody else waits for it, and nothing is remembered.
+    pub(super) async fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(path) = self.path.clone() else { return Err(StoreError::NotFound) };
+        match tokio::task::spawn_blocking(move || read(&mut Reader::open(&path)?)).await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError::Failed(format!("a read did not end: {error}"))),
+        }
+    }
+
     /// Opens all of them anew, after a failure.
     pub(super) fn renew(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

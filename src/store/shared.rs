@@ -26,6 +26,7 @@ pub(super) struct Shared {
     index: Mutex<OpenIndex>,
     changes: watch::Sender<u64>,
     known: AtomicBool,
+    damaged: AtomicBool,
     bytes: AtomicU64,
 }
 
@@ -53,6 +54,7 @@ impl Shared {
             failed: watch::Sender::new(None),
             ended: watch::Sender::new(false),
             known: AtomicBool::new(!index.is_empty()),
+            damaged: AtomicBool::new(false),
             index: Mutex::new(index),
             changes: watch::Sender::new(0),
             bytes: AtomicU64::new(0),
@@ -100,6 +102,22 @@ impl Shared {
         }
     }
 
+    /// Nothing more is written.
+    pub(super) fn found_damaged(&self, why: &str) {
+        self.gate.damaged(why);
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                why,
+                "the store is left as it is: standin forwards, but neither stands in nor replays"
+            );
+        }
+        self.changed();
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -133,6 +151,7 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct Reasons {
     closed: Option<String>,
+    damaged: Option<String>,
     ephemeral: Option<String>,
     broken: Option<String>,
     full: Option<String>,
@@ -171,6 +190,21 @@ impl Gate {
         });
     }
 
+    /// For good.
+    fn damaged(&self, why: &str) {
+        self.set(|reasons| {
+            reasons.damaged.get_or_insert_with(|| why.to_owned());
+        });
+    }
+
+    /// Why, if the file is damaged.
+    pub(super) fn why_damaged(&self) -> Option<String> {
+        if self.open.load(Ordering::Acquire) {
+            return None;
+        }
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).damaged.clone()
+    }
+
     pub(super) fn broken(&self, why: Option<String>) {
         self.set(|reasons| reasons.broken = why);
     }
@@ -190,8 +224,8 @@ impl Gate {
     fn set(&self, change: impl FnOnce(&mut Reasons)) {
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut reasons);
-        let Reasons { closed, ephemeral, broken, full } = &*reasons;
-        let why = [closed, ephemeral, broken, full].into_iter().flatten().next().cloned();
+        let Reasons { closed, damaged, ephemeral, broken, full } = &*reasons;
+        let why = [closed, damaged, ephemeral, broken, full].into_iter().flatten().next().cloned();
         self.open.store(why.is_none(), Ordering::Release);
         let now = why.map_or(Accepting::Yes, Accepting::No);
         // The text of a full disk has changing numbers: only a change between yes and no is news.

@@ -1,8 +1,9 @@
 //! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
 //!
-//! `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
+//! `check` looks for damage, `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
 //! tables behind the log, `retention` deletes.
 
+mod check;
 mod lazy;
 mod page;
 mod read;
@@ -20,7 +21,6 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
-use tokio::time::Instant;
 
 use super::{StoreError, StoreOptions, Synchronous, disk};
 
@@ -56,7 +56,7 @@ impl Database {
         let most_wal_pages = disk::wal_bytes(&options.path, options.max_bytes) / PAGE;
         let most_wal_pages = i32::try_from(most_wal_pages).unwrap_or(i32::MAX);
         prepare(&connection, options, most_wal_pages)?;
-        quick_check(&mut connection, &options.path)?;
+        check::at_start(&mut connection, &options.path)?;
         migrate(&mut connection)?;
         let wal_pages = Arc::new(AtomicI32::new(0));
         let seen = Arc::clone(&wal_pages);
@@ -105,6 +105,17 @@ impl Database {
             && let Err(error) = self.checkpoint("TRUNCATE")
         {
             tracing::warn!(%error, "the log could not be emptied at the end; the next start reads it");
+        }
+        self.abandon();
+    }
+
+    /// Lets go of a damaged file without another write: what the log holds stays in the log.
+    pub(super) fn leave_as_it_is(&mut self) {
+        if let Some(connection) = &self.connection
+            && let Err(error) =
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::warn!(%error, "the log may be moved into the damaged file");
         }
         self.abandon();
     }
@@ -164,7 +175,7 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         Ok(application) => application,
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
             let path = path.display();
-            return Err(StoreError::Failed(format!("{path} is damaged, or no SQLite file")));
+            return Err(StoreError::Damaged(format!("{path} is damaged, or no SQLite file")));
         }
         Err(error) => return Err(error.into()),
     };
@@ -214,23 +225,6 @@ fn prepare(
     Ok(())
 }
 
-/// Looks for damage, but not for ever: a huge file is checked as far as the time allows.
-fn quick_check(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let until = Instant::now() + CHECK;
-    connection.progress_handler(10_000, Some(move || Instant::now() > until))?;
-    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    connection.progress_handler(0, None::<fn() -> bool>)?;
-    match found {
-        Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(damage) => Err(StoreError::Failed(format!("{} is damaged: {damage}", path.display()))),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            tracing::info!(path = %path.display(), "too large for a whole check at start");
-            Ok(())
-        }
-        Err(error) => Err(StoreError::Failed(format!("{} is damaged: {error}", path.display()))),
-    }
-}
-
 /// Applies what is missing, each step in a transaction of its own. A loop of ten lines: the migration crates want an
 /// older rusqlite or a table of their own, and `user_version` is what SQLite has for this.
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -256,4 +250,3 @@ const APPLICATION_ID: i64 = 0x7374_696e;
 const PAGE: u64 = 8192;
 /// How long another program (a person with a SQL shell) may hold the file's write lock.
 const PATIENCE: Duration = Duration::from_secs(2);
-const CHECK: Duration = Duration::from_secs(1);

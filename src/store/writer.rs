@@ -137,12 +137,19 @@ impl Writer {
         let guard = EndGuard(Arc::clone(&self.shared));
         loop {
             match self.shared.queue.take(self.patience()) {
-                Taken::Batch(batch) => self.store(batch),
+                Taken::Batch(batch) => match self.shared.gate.why_damaged() {
+                    None => self.store(batch),
+                    Some(why) => refuse_all(batch, &why),
+                },
                 Taken::Idle => {}
                 Taken::Closed => break,
             }
             self.look_again();
-            self.upkeep(Instant::now());
+            if self.shared.is_damaged() {
+                self.database.leave_as_it_is();
+            } else {
+                self.upkeep(Instant::now());
+            }
         }
         self.database.close();
         guard.ended_well();
@@ -150,7 +157,7 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
-        if self.upkeep.is_behind(Instant::now()) {
+        if self.upkeep.is_behind(Instant::now()) && !self.shared.is_damaged() {
             Duration::ZERO
         } else if self.delivered.is_empty() {
             IDLE
@@ -332,6 +339,17 @@ impl Capture {
     fn looks_back(&self) -> Option<i64> {
         let (_, window) = self.entry.entry.caps.per_customer?;
         Some(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Of a damaged file: nothing is decided any more.
+fn refuse_all(batch: Batch, why: &str) {
+    let no = || StoreError::NotAccepting(why.to_owned());
+    for job in batch.marks {
+        let _ = job.reply.send(Err(no()));
+    }
+    for capture in batch.captures {
+        capture.reply.answer(Err(no()));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
+use crate::support::{damage, empty_the_log};
 
 /// The files as they are at one moment, as after a kill. Only right while no checkpoint runs: the log is short here.
 fn copy_as_killed(folder: &Path) -> tempfile::TempDir {
@@ -131,7 +132,7 @@ async fn a_newer_file_a_foreign_file_and_a_damaged_file_are_refused_and_left_alo
     std::fs::write(&path, &bytes).unwrap();
     let refused = Store::open(options(damaged.path()));
     assert!(
-        matches!(&refused, Err(StoreError::Failed(why)) if why.contains("damaged")),
+        matches!(&refused, Err(StoreError::Damaged(why)) if why.contains("damaged")),
         "{refused:?}"
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
@@ -144,19 +145,43 @@ async fn damage_within_the_file_is_found_at_start() {
     append_all(&store, (0..500).map(entry)).await;
     store.close().await;
     let path = folder.path().join("standin.db");
-    let mut bytes = std::fs::read(&path).unwrap();
-    // Headers of b-tree pages in the middle.
-    let pages = bytes.len() / 8192;
-    for page in pages / 2..pages / 2 + 8 {
-        bytes[page * 8192..][..16].fill(0xee);
-    }
-    std::fs::write(&path, &bytes).unwrap();
+    let bytes = damage(&path);
     let refused = Store::open(options(folder.path()));
     assert!(
-        matches!(&refused, Err(StoreError::Failed(why)) if why.contains("damaged")),
+        matches!(&refused, Err(StoreError::Damaged(why)) if why.contains("damaged")),
         "{refused:?}"
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "left as it is");
+}
+
+#[tokio::test]
+async fn damage_while_it_runs_ends_all_writing_and_leaves_the_file_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let first = append_all(&store, (0..500).map(entry)).await[0].seq();
+    let lease = store.lease(first).unwrap();
+    assert_eq!(store.check_file().await.unwrap(), Checked::Sound);
+    assert_eq!(*store.accepting().borrow(), Accepting::Yes);
+    // All of the log into the file, as it is once a store has grown.
+    empty_the_log(&folder.path().join("standin.db")).await;
+    let bytes = damage(&folder.path().join("standin.db"));
+
+    let found = store.check_file().await;
+    assert!(matches!(&found, Err(StoreError::Damaged(_))), "{found:?}");
+    assert!(store.is_damaged());
+    let why = store.accepting().borrow().clone();
+    assert!(matches!(&why, Accepting::No(why) if why.contains("damaged")), "{why:?}");
+    let refused = store.append(entry(1000)).await;
+    assert!(matches!(refused, Err(StoreError::NotAccepting(_))), "{refused:?}");
+    assert!(store.due(&Scope::default(), UnixMillis(i64::MAX), 10).is_empty());
+    assert!(store.sending(lease).await.is_err(), "without an intent on disk nothing is sent");
+    assert!(store.remember("a", "b").await.is_err());
+    assert!(
+        matches!(store.key_state(Digest(1), fingerprint(1)), KeyState::Open { .. }),
+        "still known"
+    );
+    store.close().await;
+    assert_eq!(std::fs::read(folder.path().join("standin.db")).unwrap(), bytes);
 }
 
 #[tokio::test]

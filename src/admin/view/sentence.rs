@@ -78,12 +78,17 @@ impl Known<'_> {
         if let Some(why) = &self.store.why
             && self.routes.iter().any(|route| route.stands_in)
         {
-            say(
-                Severity::Alarm,
+            let text = if self.store.damaged {
+                format!(
+                    "No stand-ins and no replays: {why}. Its file is left as it is, for a person. \
+                     Requests are still forwarded."
+                )
+            } else {
                 format!(
                     "No stand-ins: the store does not accept ({why}). Requests are still forwarded."
-                ),
-            );
+                )
+            };
+            say(Severity::Alarm, text);
         }
         if let Some(setting) = &self.modes.all {
             match setting.mode {
@@ -279,7 +284,7 @@ mod tests {
         routes: &[RouteStatus],
         change: impl Fn(&mut Known<'_>),
     ) -> Vec<(Severity, String)> {
-        let store = StoreStatus { accepting: true, why: None, bytes: 0 };
+        let store = StoreStatus { accepting: true, damaged: false, why: None, bytes: 0 };
         let upstreams = [upstream(condition)];
         let modes = ModesView::default();
         let mut known = Known {
@@ -330,7 +335,12 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_accept_is_an_alarm() {
-        let store = StoreStatus { accepting: false, why: Some("disk full".into()), bytes: 0 };
+        let store = StoreStatus {
+            accepting: false,
+            damaged: false,
+            why: Some("disk full".into()),
+            bytes: 0,
+        };
         let routes = [route("checkout")];
         let modes = ModesView::default();
         let upstreams = [upstream("down")];
@@ -360,7 +370,7 @@ mod tests {
             why: "database moves".into(),
         };
         let modes = ModesView { all: Some(forced), routes: BTreeMap::new() };
-        let store = StoreStatus { accepting: true, why: None, bytes: 0 };
+        let store = StoreStatus { accepting: true, damaged: false, why: None, bytes: 0 };
         let routes = [route("checkout")];
         let upstreams = [upstream("up")];
         let known = Known {

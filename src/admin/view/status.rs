@@ -46,6 +46,9 @@ pub struct Status {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StoreStatus {
     pub accepting: bool,
+    /// Its file is damaged: nothing is stored or replayed until a person has looked at it.
+    #[serde(default)]
+    pub damaged: bool,
     /// Why it does not accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -182,10 +185,11 @@ impl UpstreamStatus {
 
 impl StoreStatus {
     fn of(handles: &Handles, bytes: u64) -> Self {
-        match &*handles.store.accepting().borrow() {
-            Accepting::Yes => Self { accepting: true, why: None, bytes },
-            Accepting::No(why) => Self { accepting: false, why: Some(text::line(why)), bytes },
-        }
+        let why = match &*handles.store.accepting().borrow() {
+            Accepting::Yes => None,
+            Accepting::No(why) => Some(text::line(why)),
+        };
+        Self { accepting: why.is_none(), damaged: handles.store.is_damaged(), why, bytes }
     }
 }
 

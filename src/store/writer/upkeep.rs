@@ -163,6 +163,7 @@ impl Writer {
                     self.shared.changed();
                     return;
                 }
+                Err(StoreError::Damaged(why)) => return self.shared.found_damaged(&why),
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be opened again yet");
                     self.give_up_ballast();
