@@ -361,6 +361,71 @@ async fn a_client_that_breaks_its_body_is_no_failure_of_the_app() {
     assert_eq!(app.seen_of(&Method::POST).len(), 1, "no half of a request was taken for one");
 }
 
+/// Between two pieces of its body a client may take as long as the listener allows. The app is not blamed for it: no
+/// timeout, nothing stored, the breaker stays closed.
+#[tokio::test]
+async fn a_client_that_is_slow_to_send_is_no_outage() {
+    let app = App::start().await;
+    let upstream = "timeout = \"400ms\"\nbody_idle = \"400ms\"\nbreaker = { failures = 1 }";
+    let config = config(&[app.address().to_string()], upstream, PROTECTED, "");
+    let standin =
+        Standin::start(&format!("{config}\n[listen.limits]\nbody_idle = \"20s\"\n")).await;
+    standin.upstream_is("up").await;
+    let slow = async |path: &str, size: usize| {
+        let piece = "x".repeat(size);
+        let mut client = Raw::to(standin.address()).await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.write(head).await;
+        for _ in 0..2 {
+            client.write(format!("{size:x}\r\n{piece}\r\n")).await;
+            // What this is about: more than twice what the app would have.
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+        }
+        client.write("0\r\n\r\n").await;
+        client.read_until("\r\n\r\n", SOON).await.unwrap_or_default()
+    };
+    let answers =
+        join_all([slow("/orders", 5), slow("/elsewhere", 5), slow("/orders", 100_000)]).await;
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 201 ") && !answer.contains("receipt"), "{answer}");
+    }
+    assert_eq!(app.seen_of(&Method::POST).len(), 3);
+    assert!(standin.entries().await.is_empty());
+    standin.upstream_is("up").await;
+}
+
+/// An app that takes no more of a body is another matter: there the client waits for it.
+#[tokio::test]
+async fn an_app_that_stops_reading_has_timed_out() {
+    let mut stage = Stage::start().await;
+    let upstream = format!("{PATIENT_BREAKER}\nbody_idle = \"400ms\"");
+    let standin = in_front_of(stage.address(), &upstream, PROTECTED, "").await;
+    let mut client = Raw::to(standin.address()).await;
+    client.write("POST /elsewhere HTTP/1.1\r\nhost: a\r\ncontent-length: 67108864\r\n\r\n").await;
+    let (answer, asked) = tokio::join!(
+        async {
+            let (mut from, mut to) = client.stream.split();
+            let mut said = Vec::new();
+            let piece = vec![b'x'; 64 << 20];
+            let sending = tokio::io::AsyncWriteExt::write_all(&mut to, &piece);
+            let reading = async {
+                while memchr::memmem::find(&said, b"\r\n\r\n").is_none() {
+                    said.push(tokio::io::AsyncReadExt::read_u8(&mut from).await.unwrap());
+                }
+            };
+            tokio::pin!(sending);
+            tokio::select! {
+                sent = &mut sending => panic!("all of it was taken: {sent:?}"),
+                read = tokio::time::timeout(SOON, reading) => read.expect("no answer"),
+            }
+            String::from_utf8_lossy(&said).into_owned()
+        },
+        stage.asked()
+    );
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert_eq!(asked.header("content-length"), Some("67108864"));
+}
+
 /// A name that cannot be resolved is standin's own trouble. Whether the app is down nobody knows.
 #[tokio::test]
 async fn standins_own_trouble_is_no_outage() {

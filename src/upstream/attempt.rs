@@ -70,7 +70,8 @@ impl Attempt {
     }
 }
 
-/// Waits for the answer: `timeout` from the request fully sent; before that the sending must not stall.
+/// Waits for the answer: `timeout` from the request fully sent; before that the app must go on taking it. A client that
+/// is slow to say it is no fault of the app: how long it may pause is the listener's to say.
 pub(super) async fn within<T, F>(
     mut exchange: Pin<&mut F>,
     progress: &Progress,
@@ -93,7 +94,8 @@ where
             timer.as_mut().reset(Instant::now() + timeout);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if sent || frames == progress.frames() {
+            let moved = frames != progress.frames() || progress.waits_for_client();
+            if sent || !moved {
                 let endpoint = upstream.name.to_string();
                 let limit = if sent { timeout } else { stall.max(timeout) };
                 return Poll::Ready(Err(UpstreamError::Timeout { endpoint, limit }));

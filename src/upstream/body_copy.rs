@@ -125,7 +125,9 @@ impl BodyCopy {
     /// Takes one more frame from the client, if there is one.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(client) = self.client.as_mut() else { return Poll::Ready(()) };
-        match ready!(client.as_mut().poll_frame(cx)) {
+        let given = client.as_mut().poll_frame(cx);
+        self.progress.asked(&given);
+        match ready!(given) {
             None => self.end(),
             Some(Err(fault)) => {
                 self.progress.set_fault(&fault);

@@ -24,6 +24,8 @@ pub struct Progress {
     /// A connection to the app has taken the request.
     connected: Cell<bool>,
     frames: Cell<u64>,
+    /// Asked for more, the client had none yet.
+    client_slow: Cell<bool>,
     fault: RefCell<Option<BodyFault>>,
 }
 
@@ -63,6 +65,16 @@ impl Progress {
 
     pub fn count_frame(&self) {
         self.frames.set(self.frames.get() + 1);
+    }
+
+    /// What the client's body gave when it was asked last.
+    pub fn asked<T>(&self, given: &Poll<T>) {
+        self.client_slow.set(given.is_pending());
+    }
+
+    /// The app has taken what there is, and waits for the client as we do.
+    pub fn waits_for_client(&self) -> bool {
+        self.client_slow.get()
     }
 
     pub fn set_connected(&self) {
@@ -157,7 +169,9 @@ impl Body for RequestBody {
             }
             Self::Whole(whole) => Poll::Ready(whole.trailers.take().map(Frame::trailers).map(Ok)),
             Self::Streamed(body, progress) => {
-                let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+                let given = body.as_mut().poll_frame(cx);
+                progress.asked(&given);
+                let frame = std::task::ready!(given);
                 progress.count_frame();
                 match &frame {
                     None => progress.set_whole(),
