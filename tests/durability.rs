@@ -192,12 +192,13 @@ async fn when_fsync_never_works_again_the_next_start_has_all_that_was_acknowledg
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_loses_nothing_that_was_acknowledged() {
-    let recording = Recording::of_a_run(&[]).await;
+    let recording = Recording::of_three_runs(&[]).await;
     assert!(recording.answers() >= 300, "{} answers", recording.answers());
-    let survivors = recording.cut(200);
+    let survivors = recording.cut(300);
     assert_eq!(survivors.lost, 0, "{survivors:?}");
     assert_eq!(survivors.damaged, 0, "{survivors:?}");
     assert!(survivors.with_unsynced_writes > 20, "the cuts cut nothing: {survivors:?}");
+    assert!(survivors.with_unsynced_names > 20, "no name was ever uncertain: {survivors:?}");
     println!("{survivors:?}");
 
     // And what a rebuilt disk holds is delivered by a standin that starts on it.
@@ -215,12 +216,16 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
     })
     .await;
     assert!(ids(&app).values().all(|times| *times == 1), "{:?}", ids(&app));
+
+    // The method sees a name that nobody made certain.
+    let Survivors { lost, .. } = recording.without_syncs_of_names().cut(50);
+    assert!(lost > 0, "a folder that is never synced lost nothing: the test is blind");
 }
 
 /// The method can see a loss: without an fsync per commit there is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_cuts_lose_orders_when_commits_are_not_synced() {
-    let recording = Recording::of_a_run(&["--synchronous-normal"]).await;
+    let recording = Recording::of_three_runs(&["--synchronous-normal"]).await;
     let Survivors { lost, .. } = recording.cut(200);
     assert!(lost > 0, "synchronous=NORMAL lost nothing: the test is blind");
 }

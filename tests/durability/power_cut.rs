@@ -1,21 +1,31 @@
-//! Power cuts. strace writes down every write and sync of the store's files and every answer, in order. A cut is a
-//! point in that record: what was synced before it is on the disk, of each later write nobody knows, so it is left
-//! out, kept or torn at sector borders. Every answer before the cut must be found on the disk rebuilt so.
+//! Power cuts. strace writes down every name, write and sync of the store's files and every answer, in order. A cut is a
+//! point in that record: contents synced before it are on the disk, names of a folder synced before it too; of each
+//! later write and name nobody knows, so it is left out, kept or torn at sector borders. Every answer before the cut
+//! must be found on the disk rebuilt so.
+
+mod dice;
+mod disk;
+mod record;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashSet,
     path::{Path, PathBuf},
 };
 
+use self::{
+    dice::Dice,
+    disk::{Disk, Fate},
+    record::{CALLS, Event, read},
+};
 use super::load;
-use crate::support::{App, Standin, folder, orders_config};
+use crate::support::{App, Setup, Standin, folder, orders_config};
 
 /// What happened to the disk and to clients, in order.
 pub struct Recording {
     events: Vec<Event>,
 }
 
-/// What 200 cuts came to.
+/// What a number of cuts came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Survivors {
     /// Cuts after which an acknowledged order was missing.
@@ -24,51 +34,47 @@ pub struct Survivors {
     pub damaged: usize,
     /// Cuts that had anything to cut.
     pub with_unsynced_writes: usize,
-}
-
-enum Event {
-    Write { file: PathBuf, offset: usize, bytes: Vec<u8> },
-    Truncate { file: PathBuf, length: usize },
-    Sync { file: PathBuf },
-    Remove { file: PathBuf },
-    Answer { id: String },
-}
-
-/// The disk at a moment: what is certain, and what was written since the last sync.
-#[derive(Default)]
-struct Disk<'a> {
-    certain: BTreeMap<&'a Path, Vec<u8>>,
-    unsynced: BTreeMap<&'a Path, Vec<&'a Event>>,
-    acknowledged: HashSet<&'a str>,
-}
-
-/// What becomes of unsynced writes.
-#[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    None,
-    Some,
-    Torn,
-    All,
+    /// Cuts at which a name was not certain, while somebody had been promised something.
+    pub with_unsynced_names: usize,
 }
 
 impl Recording {
-    /// Orders while the app is down, under strace.
-    pub async fn of_a_run(arguments: &[&str]) -> Self {
+    /// Orders while the app is down, under strace: on a new store; after a kill; and after a drain and a look with
+    /// another program, which removes the log as SQLite's last user does, so that the next start makes a new one.
+    pub async fn of_three_runs(arguments: &[&str]) -> Self {
         let files = folder();
-        let trace = files.path().join("trace");
-        let calls = "trace=pwrite64,pwritev,write,writev,sendto,sendmsg,fdatasync,fsync,ftruncate,unlink,unlinkat";
-        let mut strace: Vec<&str> = "strace -f -y -xx -s 4000000 -e".split(' ').collect();
-        strace.extend([calls, "-o", trace.to_str().unwrap()]);
         let mut app = App::start().await;
-        let setup = Standin::with(&orders_config(app.address())).folder(files.path()).under(strace);
-        let setup = arguments.iter().fold(setup, |setup, argument| setup.arg(*argument));
-        let mut standin = setup.start().await;
+        let trace = |run: usize| files.path().join(format!("trace-{run}"));
+        let traced = |setup: Setup, run: usize| {
+            let mut strace: Vec<String> =
+                "strace -f -y -xx -s 4000000 -e".split(' ').map(str::to_owned).collect();
+            strace.extend([CALLS.to_owned(), "-o".into(), trace(run).display().to_string()]);
+            arguments.iter().fold(setup.under(strace), |setup, argument| setup.arg(*argument))
+        };
+        let setup = Standin::with(&orders_config(app.address())).folder(files.path());
+        let mut standin = traced(setup, 0).start().await;
         assert_eq!(standin.get("/").await.status, 200);
         app.stop().await;
-        let accepted = load(&standin, 60).await;
+        let mut accepted = load(&standin, 30).await;
         standin.kill();
-        let record = std::fs::read_to_string(&trace).unwrap();
-        let events = read(&record, &standin.database());
+
+        let mut standin = standin.restart_with(|setup| traced(setup, 1)).await;
+        accepted.extend(load(&standin, 15).await);
+        standin.terminate();
+        standin.ended(super::LIMIT).await;
+        let database = standin.database();
+        let log = PathBuf::from(format!("{}-wal", database.display()));
+        stored_ids(&database).unwrap();
+        assert!(!log.exists(), "a name that is to be removed");
+
+        let mut standin = standin.restart_with(|setup| traced(setup, 2)).await;
+        accepted.extend(load(&standin, 15).await);
+        standin.kill();
+        let read = |run| read(&std::fs::read_to_string(trace(run)).unwrap(), &database);
+        let mut events = read(0);
+        events.extend(read(1));
+        events.push(Event::Remove { name: log });
+        events.extend(read(2));
         let recording = Self { events };
         let seen: HashSet<&str> = recording.ids().collect();
         let unseen = accepted.iter().filter(|id| !seen.contains(id.as_str())).count();
@@ -80,14 +86,28 @@ impl Recording {
         self.ids().count()
     }
 
-    /// Cuts at random points and counts what is missing.
+    /// The same, had nobody synced the folder.
+    pub fn without_syncs_of_names(mut self) -> Self {
+        self.events.retain(|event| !matches!(event, Event::SyncNames));
+        self
+    }
+
+    /// Cuts at random points, every fourth one while a name is uncertain, and counts what is missing.
     pub fn cut(&self, cuts: usize) -> Survivors {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let mut survivors = Survivors::default();
-        for _ in 0..cuts {
-            let disk = Disk::after(&self.events[..1 + dice.below(self.events.len())]);
+        let uncertain = self.while_names_are_uncertain();
+        assert!(!uncertain.is_empty(), "no name was ever uncertain");
+        for cut in 0..cuts {
+            let point = match cut % 4 {
+                0 => uncertain[dice.below(uncertain.len())],
+                _ => dice.below(self.events.len()),
+            };
+            let disk = Disk::after(&self.events[..=point]);
             let fate = [Fate::None, Fate::Some, Fate::Torn, Fate::All][dice.below(4)];
-            survivors.with_unsynced_writes += usize::from(!disk.unsynced.is_empty());
+            survivors.with_unsynced_writes += usize::from(disk.has_unsynced_writes());
+            survivors.with_unsynced_names +=
+                usize::from(disk.has_unsynced_names() && !disk.acknowledged.is_empty());
             let folder = folder();
             disk.rebuild(folder.path(), fate, &mut dice);
             match stored_ids(&folder.path().join("standin.db")) {
@@ -112,84 +132,25 @@ impl Recording {
         (folder, disk.acknowledged.iter().map(|&id| id.to_owned()).collect())
     }
 
+    /// Points at which somebody had been promised something, and a cut may undo a change of names.
+    fn while_names_are_uncertain(&self) -> Vec<usize> {
+        let mut disk = Disk::default();
+        let mut points = Vec::new();
+        for (point, event) in self.events.iter().enumerate() {
+            disk.take(event);
+            if disk.has_unsynced_names() && !disk.acknowledged.is_empty() {
+                points.push(point);
+            }
+        }
+        points
+    }
+
     fn ids(&self) -> impl Iterator<Item = &str> {
         self.events.iter().filter_map(|event| match event {
             Event::Answer { id } => Some(id.as_str()),
             _ => None,
         })
     }
-}
-
-impl<'a> Disk<'a> {
-    fn after(events: &'a [Event]) -> Self {
-        let mut disk = Self::default();
-        for event in events {
-            match event {
-                Event::Write { file, .. } | Event::Truncate { file, .. } => {
-                    disk.unsynced.entry(file).or_default().push(event);
-                }
-                Event::Sync { file } => {
-                    if let Some(writes) = disk.unsynced.remove(&**file) {
-                        let image = disk.certain.entry(file).or_default();
-                        writes.into_iter().for_each(|write| write.apply(image));
-                    }
-                }
-                Event::Remove { file } => {
-                    disk.certain.remove(&**file);
-                    disk.unsynced.remove(&**file);
-                }
-                Event::Answer { id } => {
-                    disk.acknowledged.insert(id);
-                }
-            }
-        }
-        disk
-    }
-
-    fn rebuild(&self, folder: &Path, fate: Fate, dice: &mut Dice) {
-        let files: HashSet<&Path> =
-            self.certain.keys().chain(self.unsynced.keys()).copied().collect();
-        for file in files {
-            let mut image = self.certain.get(file).cloned().unwrap_or_default();
-            for write in self.unsynced.get(file).into_iter().flatten() {
-                match fate {
-                    Fate::None => {}
-                    Fate::All => write.apply(&mut image),
-                    Fate::Some | Fate::Torn if dice.below(2) == 0 => {}
-                    Fate::Some => write.apply(&mut image),
-                    Fate::Torn => write.tear(&mut image, dice),
-                }
-            }
-            std::fs::write(folder.join(file.file_name().unwrap()), image).unwrap();
-        }
-    }
-}
-
-impl Event {
-    fn apply(&self, image: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes, .. } => put(image, *offset, bytes),
-            Self::Truncate { length, .. } => image.resize(*length, 0),
-            Self::Sync { .. } | Self::Remove { .. } | Self::Answer { .. } => {}
-        }
-    }
-
-    /// Half of its sectors arrive.
-    fn tear(&self, image: &mut Vec<u8>, dice: &mut Dice) {
-        let Self::Write { offset, bytes, .. } = self else { return self.apply(image) };
-        for (number, sector) in bytes.chunks(SECTOR).enumerate() {
-            if dice.below(2) == 0 {
-                put(image, offset + number * SECTOR, sector);
-            }
-        }
-    }
-}
-
-fn put(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    if image.len() < offset + bytes.len() {
-        image.resize(offset + bytes.len(), 0);
-    }
-    image[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
 /// Request ids in the store's log, after SQLite has recovered and looked at every page.
@@ -207,145 +168,84 @@ fn stored_ids(database: &Path) -> rusqlite::Result<HashSet<String>> {
     select.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Reads what strace wrote. A write and an answer count from the moment they began, a sync from its success.
-fn read(record: &str, database: &Path) -> Vec<Event> {
-    let mut begun: HashMap<&str, &str> = HashMap::new();
-    let mut events = Vec::new();
-    for line in record.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
-        let rest = rest.trim_start();
-        if let Some(call) = rest.strip_suffix("<unfinished ...>") {
-            begun.insert(thread, call);
-            if !counts_when_done(call) {
-                events.extend(event(call, database));
-            }
-        } else if rest.starts_with("<... ") {
-            let Some(call) = begun.remove(thread) else { continue };
-            if counts_when_done(call) && rest.contains(" = 0") {
-                events.extend(event(call, database));
-            }
-        } else if !counts_when_done(rest) || rest.contains(" = 0") {
-            events.extend(event(rest, database));
-        }
-    }
-    events
-}
-
-fn counts_when_done(call: &str) -> bool {
-    ["fdatasync", "fsync", "ftruncate", "unlink"].iter().any(|name| call.starts_with(name))
-}
-
-fn event(call: &str, database: &Path) -> Option<Event> {
-    let (name, arguments) = call.split_once('(')?;
-    let is_ours = |file: &PathBuf| {
-        let (file, ours) = (file.to_str().unwrap_or(""), database.to_str().unwrap());
-        file.strip_prefix(ours).is_some_and(|rest| matches!(rest, "" | "-wal" | "-journal"))
-    };
-    let file = || file_of(arguments).filter(is_ours);
-    match name {
-        "pwrite64" => {
-            let (bytes, after) = string(arguments)?;
-            let offset = after.split(", ").nth(2)?.trim_end_matches(|c: char| !c.is_ascii_digit());
-            let offset = offset.split(')').next()?.parse().ok()?;
-            Some(Event::Write { file: file()?, offset, bytes })
-        }
-        "fdatasync" | "fsync" => Some(Event::Sync { file: file()? }),
-        "ftruncate" => {
-            let length = arguments.split(", ").nth(1)?;
-            let digits: String = length.chars().take_while(char::is_ascii_digit).collect();
-            Some(Event::Truncate { file: file()?, length: digits.parse().ok()? })
-        }
-        "unlink" | "unlinkat" => {
-            let file = PathBuf::from(String::from_utf8(string(arguments)?.0).ok()?);
-            Some(Event::Remove { file }).filter(|_| is_ours(&file_named(arguments)))
-        }
-        _ => {
-            let mut sent = Vec::new();
-            let mut rest = arguments;
-            while let Some((bytes, after)) = string(rest) {
-                sent.extend(bytes);
-                rest = after;
-            }
-            let answer = String::from_utf8_lossy(&sent);
-            if !answer.starts_with("HTTP/1.1 201") {
-                return None;
-            }
-            let (_, id) = answer.split_once(r#""id":""#)?;
-            Some(Event::Answer { id: id.split('"').next()?.to_owned() })
-        }
-    }
-}
-
-fn file_named(arguments: &str) -> PathBuf {
-    let name = string(arguments).and_then(|(name, _)| String::from_utf8(name).ok());
-    PathBuf::from(name.unwrap_or_default())
-}
-
-/// The file behind `7</path>`; strace writes the path in hex too.
-fn file_of(arguments: &str) -> Option<PathBuf> {
-    let (_, rest) = arguments.split_once('<')?;
-    let (path, _) = rest.split_once('>')?;
-    if !path.starts_with("\\x") {
-        return Some(PathBuf::from(path));
-    }
-    Some(PathBuf::from(String::from_utf8(unhex(path)?).ok()?))
-}
-
-/// The first string of the arguments, and what comes after it.
-fn string(arguments: &str) -> Option<(Vec<u8>, &str)> {
-    let (_, rest) = arguments.split_once('"')?;
-    let (hex, after) = rest.split_once('"')?;
-    Some((unhex(hex)?, after))
-}
-
-/// `\x68\x69`
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.split("\\x").skip(1);
-    pairs.map(|pair| u8::from_str_radix(pair, 16).ok()).collect()
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
-}
-
-const SECTOR: usize = 512;
-
 mod tests {
     use super::*;
 
+    fn record(lines: &[&str]) -> Vec<Event> {
+        let quoted = |line: &str| -> String {
+            let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+            let parts = line.split('\'').enumerate();
+            let part = |(number, text): (usize, &str)| -> String {
+                if number % 2 == 1 { hex(text) } else { text.to_owned() }
+            };
+            parts.map(part).collect::<Vec<_>>().join("\"")
+        };
+        let lines: Vec<String> = lines.iter().map(|line| quoted(line)).collect();
+        read(&lines.join("\n"), Path::new("/d/x.db"))
+    }
+
     #[test]
     fn a_record_is_read() {
-        let record = concat!(
-            "11 pwrite64(7</d/x.db-wal>, \"\\x61\\x62\", 2, 4) = 2\n",
-            "11 fsync(7</d/x.db-wal> <unfinished ...>\n",
-            "12 writev(9<socket:[1]>, [{iov_base=\"\\x48\\x54\\x54\\x50\\x2f\\x31\\x2e\\x31\\x20\\x32\\x30\\x31\", ",
-            "iov_len=12}, {iov_base=\"\\x22\\x69\\x64\\x22\\x3a\\x22\\x61\\x22\", iov_len=8}], 2) = 20\n",
-            "11 <... fsync resumed>) = 0\n",
-            "11 ftruncate(7</d/x.db-wal>, 3) = 0\n",
-            "11 fsync(7</d/x.db-wal>) = -1 EIO (Input/output error)\n",
-            "11 pwrite64(8</d/other>, \"\\x61\", 1, 0) = 1\n",
-        );
-        let events = read(record, Path::new("/d/x.db"));
+        let events = record(&[
+            "11 openat(AT_FDCWD</d>, '/d/x.db-wal', O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 7</d/x.db-wal>",
+            "11 openat(AT_FDCWD</d>, '/d/x.db', O_RDWR|O_CREAT, 0600) = -1 EACCES (Permission denied)",
+            "11 openat(AT_FDCWD</d>, '/d/x.db', O_RDWR) = 8</d/x.db>",
+            "11 pwrite64(7</d/x.db-wal>, 'ab', 2, 4) = 2",
+            "11 fsync(7</d/x.db-wal> <unfinished ...>",
+            "12 writev(9<socket:[1]>, [{iov_base='HTTP/1.1 201', iov_len=12}, {iov_base='\x22id\x22:\x22a\x22', iov_len=8}], 2) = 20",
+            "11 <... fsync resumed>) = 0",
+            "11 ftruncate(7</d/x.db-wal>, 3) = 0",
+            "11 fsync(7</d/x.db-wal>) = -1 EIO (Input/output error)",
+            "11 pwrite64(8</d/other>, 'a', 1, 0) = 1",
+            "11 fsync(9</d>) = 0",
+            "11 fsync(9</>) = 0",
+            "11 rename('/d/x.db-wal', '/d/x.db-journal') = 0",
+            "11 unlink('/d/x.db-journal') = 0",
+            "11 pwrite64(7</d/x.db-journal>(deleted), 'a', 1, 0) = 1",
+        ]);
         let [
+            Event::Create { name },
             Event::Write { offset: 4, .. },
             Event::Answer { id },
             Event::Sync { .. },
             Event::Truncate { length: 3, .. },
+            Event::SyncNames,
+            Event::Rename { .. },
+            Event::Remove { .. },
         ] = &events[..]
         else {
             panic!("{} events", events.len());
         };
-        assert_eq!(id, "a");
-        let wal = Path::new("/d/x.db-wal");
-        assert_eq!(Disk::after(&events[..2]).certain.get(wal), None);
-        assert_eq!(Disk::after(&events[..3]).certain[wal], b"\0\0\0\0ab");
-        assert_eq!(Disk::after(&events).unsynced[wal].len(), 1);
+        assert_eq!((name.to_str(), &**id), (Some("/d/x.db-wal"), "a"));
+    }
+
+    /// Names and contents after a cut, with nothing kept that is not certain.
+    fn left(events: &[Event]) -> Vec<(String, Vec<u8>)> {
+        let disk = Disk::after(events);
+        let left = disk.contents(Fate::None, &mut Dice(1)).into_iter();
+        left.map(|(name, content)| (name.display().to_string(), content)).collect()
+    }
+
+    #[test]
+    fn contents_and_names_are_certain_after_their_own_syncs_only() {
+        let (wal, journal) = ("/d/x.db-wal".to_owned(), "/d/x.db-journal".to_owned());
+        let events = record(&[
+            "1 openat(AT_FDCWD</d>, '/d/x.db-wal', O_RDWR|O_CREAT, 0600) = 7</d/x.db-wal>",
+            "1 pwrite64(7</d/x.db-wal>, 'ab', 2, 1) = 2",
+            "1 fsync(7</d/x.db-wal>) = 0",
+            "1 fsync(8</d>) = 0",
+            "1 unlink('/d/x.db-wal') = 0",
+            "1 openat(AT_FDCWD</d>, '/d/x.db-wal', O_RDWR|O_CREAT, 0600) = 7</d/x.db-wal>",
+            "1 pwrite64(7</d/x.db-wal>, 'c', 1, 0) = 1",
+            "1 fsync(7</d/x.db-wal>) = 0",
+            "1 rename('/d/x.db-wal', '/d/x.db-journal') = 0",
+            "1 fsync(8</d>) = 0",
+        ]);
+        assert_eq!(left(&events[..3]), [], "synced, but nobody finds it");
+        let old = [(wal, b"\0ab".to_vec())];
+        assert_eq!(left(&events[..4]), old);
+        assert_eq!(left(&events[..8]), old, "the old file under the old name");
+        assert_eq!(left(&events[..9]), old);
+        assert_eq!(left(&events), [(journal, b"c".to_vec())]);
     }
 }
