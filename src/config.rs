@@ -5,6 +5,7 @@
 
 mod admin;
 mod contradictions;
+mod difference;
 mod document;
 mod faults;
 mod files;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     admin::{AdminConfig, AdminToken, LogConfig, LogFormat},
+    difference::Difference,
     faults::{Fault, Faults, Warning},
     listen::{Limits, ListenConfig, RequestIdConfig},
     matching::{MatchFault, RoutePattern, Segment},
@@ -76,6 +78,9 @@ pub struct Config {
     /// What `${env:}` and `${file:}` gave, so that nothing that is shown shows it.
     #[serde(skip)]
     pub secrets: Secrets,
+    /// What the file sets, so that a later one can be held against it.
+    #[serde(skip)]
+    written: difference::Written,
 }
 
 /// Where this standin stands.
@@ -133,6 +138,7 @@ impl Default for Config {
             upstream: BTreeMap::new(),
             route: BTreeMap::new(),
             secrets: Secrets::default(),
+            written: difference::Written::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod case;
+mod current;
 mod hang_up;
 pub mod late_answer;
 mod outgoing;
@@ -24,7 +25,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::{answer::Answer, refusal::Refusal};
+pub use self::{answer::Answer, current::Current, refusal::Refusal};
 use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers};
 use crate::{
     client_body::{BodyFault, FromClient},
@@ -44,7 +45,7 @@ use crate::{
 };
 
 /// What all workers share to decide.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shared {
     pub role: Role,
     pub routes: Arc<Routes>,
@@ -72,11 +73,28 @@ struct Worker {
 }
 
 impl Failover {
-    pub fn new(shared: Arc<Shared>, counters: Arc<WorkerCounters>, drain: Rc<Drain>) -> Self {
+    fn new(shared: Arc<Shared>, counters: Arc<WorkerCounters>, drain: Rc<Drain>) -> Self {
         let connections: Vec<_> =
             shared.routes.upstreams.iter().cloned().map(Connections::new).collect();
         let late = LateAnswers::new(Rc::clone(&drain));
         Self(Rc::new(Worker { shared, connections, counters, late, drain }))
+    }
+
+    /// The same under another configuration. Connections to apps that stay are kept; requests and late exchanges that are
+    /// under way end as they began.
+    fn changed(&self, shared: Arc<Shared>) -> Self {
+        let connections = shared.routes.upstreams.iter().map(|upstream| {
+            let mut all = self.0.connections.iter();
+            let kept = all.find(|kept| Arc::ptr_eq(kept.upstream(), upstream));
+            kept.cloned().unwrap_or_else(|| Connections::new(Arc::clone(upstream)))
+        });
+        Self(Rc::new(Worker {
+            connections: connections.collect(),
+            shared,
+            counters: Arc::clone(&self.0.counters),
+            late: self.0.late.clone(),
+            drain: Rc::clone(&self.0.drain),
+        }))
     }
 
     /// Answers one request: by the app, in its stead, or with an honest error.
@@ -86,8 +104,7 @@ impl Failover {
     {
         let started = Instant::now();
         let matched = self.0.shared.routes.find(&request);
-        let place =
-            matched.route.as_ref().map_or(self.0.shared.routes.all.len(), |route| route.index);
+        let place = matched.route.as_ref().map_or(0, |route| route.place);
         let counting = self.counting(place);
         // A replay of another standin: that one keeps the promise. Unsigned marks did not come this far.
         let is_replay = request.headers().contains_key(REPLAY);
@@ -230,7 +247,7 @@ struct Counting {
 impl Counting {
     fn done(mut self, answered: Answered, took: Duration) {
         self.done = true;
-        self.counters.routes[self.place].count(answered, took);
+        self.counters.route(self.place).count(answered, took);
     }
 }
 
@@ -238,7 +255,7 @@ impl Drop for Counting {
     fn drop(&mut self) {
         self.counters.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.done {
-            self.counters.routes[self.place].answered[Answered::ClientGone as usize]
+            self.counters.route(self.place).answered[Answered::ClientGone as usize]
                 .fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -21,7 +21,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    client_body::ReceivedBody, config::SigningKey, failover::Failover, signature::is_genuine,
+    client_body::ReceivedBody, config::SigningKey, failover::Current, signature::is_genuine,
 };
 
 /// What the chain is built from.
@@ -40,8 +40,8 @@ pub struct ChainConfig {
 }
 
 /// The way of every request, outermost filter first.
-pub fn filter_chain(config: &ChainConfig, failover: Failover) -> impl RequestService {
-    let router = service_fn(move |request| failover.clone().call(request));
+pub fn filter_chain(config: &ChainConfig, failover: Current) -> impl RequestService {
+    let router = service_fn(move |request| failover.now().call(request));
     // Read from the bottom: the last layer is the first to see a request.
     let chain = RequestIdLayer::new(config.request_id.clone(), config.trust.clone()).layer(router); // after what a client may nominate for removal
     let chain = forwarded(config).layer(chain); // adds `Via`: after the removal, too

@@ -23,6 +23,7 @@
 //! | [`cli`] | arguments → command → exit code |
 //! | [`config`] | the file, parsed once and then trusted |
 //! | [`server`] | builds every part once, runs them, drains them |
+//! | [`reload`] | takes up a changed file while running |
 //! | **the way of a request** | |
 //! | [`listener`] | accepts, bounds what a client may cost |
 //! | [`client_body`] | a request body as it comes from its client |
@@ -51,6 +52,7 @@ pub mod failover;
 pub mod filter_chain;
 pub mod listener;
 pub mod mode;
+pub mod reload;
 pub mod replay;
 pub mod router;
 pub mod server;

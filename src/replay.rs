@@ -36,7 +36,7 @@ use self::runs::{Book, Run, Wish};
 use crate::{
     config::SigningKey,
     mode::Modes,
-    router::Routes,
+    router::LiveRoutes,
     store::{Hook, Scope, Store},
     telemetry::Counters,
     time::UnixMillis,
@@ -46,7 +46,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub store: Store,
-    pub routes: Arc<Routes>,
+    pub routes: LiveRoutes,
     pub modes: Modes,
     /// How live requests fare: they come first.
     pub counters: Counters,
@@ -208,6 +208,12 @@ impl Shared {
             let mode = self.parts.modes.of(&route.name);
             trigger::plays_by_itself(route.config.replay.trigger, mode, false)
         };
-        self.parts.routes.all.iter().filter(plays).any(|route| within(Some(route.name.clone())))
+        self.parts
+            .routes
+            .now()
+            .all
+            .iter()
+            .filter(plays)
+            .any(|route| within(Some(route.name.clone())))
     }
 }

@@ -1,12 +1,15 @@
 //! Which route a request takes: the most specific match on the canonical path.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+mod live;
+
+use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 
+pub use self::live::LiveRoutes;
 use crate::{
     canonical::canonical_path,
-    config::{Config, RouteConfig, matching::RoutePattern},
+    config::{Config, Difference, RouteConfig, matching::RoutePattern},
     time::UnixMillis,
     upstream::Upstream,
 };
@@ -15,8 +18,10 @@ use crate::{
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
-    /// Position among all routes: its place in counters.
+    /// Position among all routes.
     pub index: usize,
+    /// Its place in counters: kept over reloads. Place 0 counts requests without a route.
+    pub place: usize,
     pub pattern: RoutePattern,
     pub upstream: Arc<Upstream>,
     /// Position of the upstream among all.
@@ -40,6 +45,8 @@ pub struct Routes {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Position of the upstream that takes what no route matches.
     pub default_upstream: usize,
+    /// The places in counters of all routes that ever were, by name.
+    places: HashMap<Arc<str>, usize>,
 }
 
 /// What the router found for one request.
@@ -65,8 +72,27 @@ pub struct RouteFault {
 impl Routes {
     /// From a configuration that was checked.
     pub fn new(config: &Config) -> Result<Self, RouteFault> {
-        let upstreams: Vec<_> =
-            config.upstream.iter().map(|(name, of)| Upstream::new(name, of.clone())).collect();
+        Self::default().changed(config, &[])
+    }
+
+    /// What these routes become by a configuration that was checked. An upstream without a difference stays as it is,
+    /// with its connections and all that is known of it; a changed one takes over what was seen.
+    pub fn changed(&self, config: &Config, differences: &[Difference]) -> Result<Self, RouteFault> {
+        let upstreams: Vec<_> = config
+            .upstream
+            .iter()
+            .map(|(name, of)| {
+                let before = self.upstreams.iter().find(|upstream| *upstream.name == **name);
+                let section = format!("upstream.{name}.");
+                let is_other = differences.iter().any(|one| one.key.starts_with(&section));
+                match before {
+                    Some(same) if !is_other => Arc::clone(same),
+                    Some(before) => Upstream::instead_of(before, of.clone()),
+                    None => Upstream::new(name, of.clone()),
+                }
+            })
+            .collect();
+        let mut places = self.places.clone();
         let default_upstream =
             config.upstream.values().position(|upstream| upstream.default).unwrap_or(0);
         let mut patterns = Vec::new();
@@ -99,10 +125,13 @@ impl Routes {
                 });
             };
             let timeout = route.timeout.unwrap_or(upstream.config.timeout);
-            let (name, config) = (name.as_str().into(), route.clone());
+            let (name, config): (Arc<str>, _) = (name.as_str().into(), route.clone());
+            let next = places.len() + 1;
+            let place = *places.entry(Arc::clone(&name)).or_insert(next);
             all.push(Arc::new(Route {
                 name,
                 index,
+                place,
                 pattern,
                 upstream,
                 upstream_index,
@@ -110,7 +139,12 @@ impl Routes {
                 config,
             }));
         }
-        Ok(Self { all, upstreams, default_upstream })
+        Ok(Self { all, upstreams, default_upstream, places })
+    }
+
+    /// How many places counters need.
+    pub fn places(&self) -> usize {
+        self.places.len() + 1
     }
 
     /// The route of that name (for entries: policy comes from today's route).

@@ -29,7 +29,8 @@ use crate::{
     filter_chain::ChainConfig,
     listener::{self, Listening},
     mode::Modes,
-    router::{RouteFault, Routes},
+    reload::{self, Reload, Source},
+    router::{LiveRoutes, RouteFault, Routes},
     stand_in::StandIn,
     store::{Hook, Store, StoreError, StoreOptions, Synchronous},
     telemetry::Counters,
@@ -78,17 +79,21 @@ struct Parts {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. A second signal ends it at once.
-pub fn run(config: &Config, hidden: &Hidden) -> Result<(), ServerError> {
+pub fn run(config: &Config, source: Option<Source>, hidden: &Hidden) -> Result<(), ServerError> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let parts = start(config, hidden).await?;
+        let parts = start(config, source, hidden).await?;
         let asked = wait(&parts).await?;
         drain(parts).await;
         asked
     })
 }
 
-async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
+async fn start(
+    config: &Config,
+    source: Option<Source>,
+    hidden: &Hidden,
+) -> Result<Parts, ServerError> {
     let routes = Arc::new(Routes::new(config)?);
     let store = open_store(config, hidden)?;
     outage::recall(&routes, &store).await;
@@ -134,9 +139,20 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
         instance: uuid::Uuid::now_v7().simple().to_string()[16..].into(),
     };
 
+    let (shared, current) = watch::channel(shared);
+    let live = LiveRoutes::new(Arc::clone(&routes));
+    let what_changes = reload::Parts {
+        config: config.clone(),
+        shared,
+        routes: live.clone(),
+        store: store.clone(),
+        keeps: needs_store(config),
+        counters: counters.clone(),
+    };
     let setup = control::Setup {
         store: store.clone(),
-        routes: Arc::clone(&routes),
+        reload: Reload::new(what_changes, source),
+        routes: live,
         modes: modes.clone(),
         counters: counters.clone(),
         request_id,
@@ -154,8 +170,8 @@ async fn start(config: &Config, hidden: &Hidden) -> Result<Parts, ServerError> {
             listener,
             listening: listening.clone(),
             chain: chain.clone(),
-            shared: Arc::clone(&shared),
-            counters: counters.worker(routes.all.len()),
+            shared: current.clone(),
+            counters: counters.worker(routes.places()),
             stop: stopping.clone(),
             drain: config.drain,
         })?);
@@ -172,9 +188,14 @@ fn announce(address: SocketAddr, admin: SocketAddr) -> io::Result<()> {
     out.flush()
 }
 
+/// Without a stand-in there is nothing to keep, unless something was kept before.
+fn needs_store(config: &Config) -> bool {
+    config.route.values().any(|route| route.stand_in.is_some()) || config.store.path.exists()
+}
+
 fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {
     let path: &Path = &config.store.path;
-    if config.route.values().all(|route| route.stand_in.is_none()) && !path.exists() {
+    if !needs_store(config) {
         return Ok(Store::without("no route has a stand-in"));
     }
     let late_window =

@@ -40,8 +40,9 @@ struct Inner {
     store: Store,
     /// By the index of the route.
     policies: Vec<Option<Arc<Policy>>>,
-    under_way: UnderWay,
-    doubts: Doubts,
+    /// Kept over reloads: a key is under way, or in doubt, whatever the configuration says.
+    under_way: Arc<UnderWay>,
+    doubts: Arc<Doubts>,
     counters: Counters,
 }
 
@@ -104,14 +105,23 @@ impl StandIn {
         store: Store,
         counters: Counters,
     ) -> Result<Self, answer::AnswerFault> {
-        let policies =
-            routes.all.iter().map(|route| Policy::of(route)).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner {
             store,
-            policies,
-            under_way: UnderWay::default(),
-            doubts: Doubts::default(),
+            policies: policies(routes)?,
+            under_way: Arc::default(),
+            doubts: Arc::default(),
             counters,
+        })))
+    }
+
+    /// The same for other routes.
+    pub fn changed(&self, routes: &Routes) -> Result<Self, answer::AnswerFault> {
+        Ok(Self(Arc::new(Inner {
+            store: self.0.store.clone(),
+            policies: policies(routes)?,
+            under_way: Arc::clone(&self.0.under_way),
+            doubts: Arc::clone(&self.0.doubts),
+            counters: self.0.counters.clone(),
         })))
     }
 
@@ -279,6 +289,10 @@ impl StandIn {
             tracing::info!(%error, "an entry could not be closed by a live answer");
         }
     }
+}
+
+fn policies(routes: &Routes) -> Result<Vec<Option<Arc<Policy>>>, answer::AnswerFault> {
+    routes.all.iter().map(|route| Policy::of(route)).collect()
 }
 
 /// What assessing gave.

@@ -67,12 +67,28 @@ impl RouteCounters {
 /// One worker's counters: only this worker writes them.
 #[derive(Debug)]
 pub struct WorkerCounters {
-    /// By [`crate::router::Route::index`]; the last one is for requests without a route.
-    pub routes: Vec<RouteCounters>,
+    /// By [`crate::router::Route::place`]; the first one is for requests without a route.
+    routes: Vec<RouteCounters>,
     pub connections_open: AtomicU64,
     pub connections_total: AtomicU64,
     pub requests_in_flight: AtomicU64,
     pub upstream_connections_opened: AtomicU64,
+}
+
+/// Names of routes that reloads may bring before a restart is needed.
+pub const SPARE_PLACES: usize = 256;
+
+impl WorkerCounters {
+    /// The counters at a place.
+    pub fn route(&self, place: usize) -> &RouteCounters {
+        debug_assert!(place < self.routes.len(), "a reload gives no place that is not there");
+        self.routes.get(place).unwrap_or(&self.routes[0])
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.routes.len()
+    }
 }
 
 /// All workers' counters.
@@ -84,10 +100,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A new worker's counters, for `routes` routes and one place for the rest.
-    pub fn worker(&self, routes: usize) -> Arc<WorkerCounters> {
+    /// A new worker's counters, for as many places, and some for routes that a reload brings.
+    pub fn worker(&self, places: usize) -> Arc<WorkerCounters> {
+        let places = places.max(1) + SPARE_PLACES;
         let counters = Arc::new(WorkerCounters {
-            routes: (0..=routes).map(|_| RouteCounters::default()).collect(),
+            routes: (0..places).map(|_| RouteCounters::default()).collect(),
             connections_open: AtomicU64::new(0),
             connections_total: AtomicU64::new(0),
             requests_in_flight: AtomicU64::new(0),
@@ -106,6 +123,12 @@ impl Counters {
     /// How often that was so, by route and cause.
     pub fn all_not_stood_in(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
         self.not_stood_in.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many places every worker's counters have.
+    pub fn places(&self) -> usize {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|worker| worker.places()).min().unwrap_or_default()
     }
 
     /// Sum over all workers of what `read` gives.

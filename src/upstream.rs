@@ -117,6 +117,16 @@ impl Upstream {
         })
     }
 
+    /// The same app under another configuration: what was seen of it stays seen, what went wrong may have been mended.
+    pub fn instead_of(before: &Self, config: UpstreamConfig) -> Arc<Self> {
+        let upstream = Self::new(&before.name, config);
+        upstream.seen.store(before.was_seen(), Ordering::Relaxed);
+        if matches!(*before.condition.borrow(), Condition::Up) {
+            upstream.answered();
+        }
+        upstream
+    }
+
     /// Follows what is thought of it.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.condition.subscribe()

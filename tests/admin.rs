@@ -447,9 +447,9 @@ async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
     let fixture = Fixture::start().await;
     fixture.append(1, |_| {}).await;
     fixture.append(2, held).await;
-    let checkout = fixture.handles().routes.by_name("checkout").unwrap().index;
-    fixture.worker.routes[checkout].count(Answered::StoodIn, Duration::from_millis(3));
-    fixture.worker.routes[checkout].count(Answered::ByApp, Duration::from_millis(30));
+    let checkout = fixture.handles().routes.now().by_name("checkout").unwrap().place;
+    fixture.worker.route(checkout).count(Answered::StoodIn, Duration::from_millis(3));
+    fixture.worker.route(checkout).count(Answered::ByApp, Duration::from_millis(30));
     let metrics = crate::support::Metrics(fixture.get("/metrics").await.text());
     let of = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
     assert_eq!(

@@ -21,6 +21,7 @@ mod ledger;
 mod limits;
 mod pass_through;
 mod promises;
+mod reload;
 mod replay;
 mod shop;
 mod stand_in;

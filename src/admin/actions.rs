@@ -9,7 +9,7 @@ use super::{
     Admin,
     guard::Who,
     problem::Problem,
-    view::{EntryDetail, Impact, RunStatus, word},
+    view::{ConfigStatus, EntryDetail, Impact, RunStatus, word},
 };
 use crate::{
     mode::{FORCED_LONGEST, Mode},
@@ -122,8 +122,9 @@ impl Admin {
 
     /// How long a released entry may still be sent when nothing else is said.
     fn expires_of(&self, entry: &Entry) -> Duration {
-        let route = self.handles.routes.by_name(&entry.route);
-        let stand_in = route.and_then(|route| route.config.stand_in.as_ref());
+        let routes = self.handles.routes.now();
+        let stand_in =
+            routes.by_name(&entry.route).and_then(|route| route.config.stand_in.as_ref());
         stand_in.map_or(Duration::from_secs(24 * 3600), |stand_in| stand_in.expires)
     }
 
@@ -132,7 +133,7 @@ impl Admin {
             ("", "", "") => Ok((Scope::default(), "all".into())),
             (route, "", "") => {
                 let totals = self.handles.store.totals();
-                if self.handles.routes.by_name(route).is_none()
+                if self.handles.routes.now().by_name(route).is_none()
                     && !totals.routes.contains_key(route)
                 {
                     return Err(Problem::no_such("route"));
@@ -141,7 +142,7 @@ impl Admin {
                 Ok((scope, format!("route {route}")))
             }
             ("", upstream, "") => {
-                if !self.handles.routes.upstreams.iter().any(|u| &*u.name == upstream) {
+                if !self.handles.routes.now().upstreams.iter().any(|u| &*u.name == upstream) {
                     return Err(Problem::no_such("upstream"));
                 }
                 let scope = Scope { upstream: Some(Arc::from(upstream)), ..Scope::default() };
@@ -206,7 +207,7 @@ impl Admin {
         why: &Why,
     ) -> Result<(), Problem> {
         if let Some(route) = route
-            && self.handles.routes.by_name(route).is_none()
+            && self.handles.routes.now().by_name(route).is_none()
         {
             return Err(Problem::no_such("route"));
         }
@@ -219,6 +220,18 @@ impl Admin {
             return Err(Problem::bad("`forced` lasts at most 24 h"));
         }
         Ok(self.handles.modes.set(route, mode, for_time, &who.0, &why.0).await?)
+    }
+
+    /// Reads the configuration again. Audited where it is done.
+    pub(crate) async fn reload(&self, who: &Who, why: &Why) -> Result<ConfigStatus, Problem> {
+        let ending = || Problem::unavailable("standin is ending, or was started without a file");
+        let attempt = self.handles.reload.ask(&who.0, &why.0).await.ok_or_else(ending)?;
+        match attempt.result {
+            Ok(_) => Ok(ConfigStatus::of(&self.handles.reload.state())),
+            Err(refused) => {
+                Err(Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, refused))
+            }
+        }
     }
 
     async fn audit(&self, what: &str, on: &str, who: &Who, why: &Why) -> Result<(), Problem> {

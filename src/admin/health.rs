@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::{Admin, problem::Problem};
-use crate::{config::Role, store::Accepting, upstream::Condition};
+use crate::{config::Role, reload::Attempt, store::Accepting, upstream::Condition};
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
@@ -50,7 +50,15 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
             );
         }
     }
-    for upstream in &handles.routes.upstreams {
+    if let Some(Attempt { result: Err(why), .. }) = handles.reload.state().last {
+        let why = why.lines().next().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "degraded: the new configuration is refused, the old one goes on: {}",
+            super::text::line(why)
+        );
+    }
+    for upstream in &handles.routes.now().upstreams {
         if let Condition::Down { cause, .. } = &*upstream.condition().borrow() {
             let _ =
                 writeln!(text, "degraded: {} is down: {}", upstream.name, super::text::line(cause));

@@ -3,7 +3,7 @@
 
 mod family;
 
-use std::{fmt::Error, time::Duration};
+use std::{fmt::Error, sync::Arc, time::Duration};
 
 use prometheus_client::{
     collector::Collector, encoding::DescriptorEncoder, metrics::MetricType, registry::Registry,
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     mode::Mode,
     replay::RunState,
+    router::Routes,
     store::{Accepting, RouteTotals, Totals},
     telemetry::{ANSWERED, BUCKETS, RouteCounters},
     time::UnixMillis,
@@ -44,23 +45,27 @@ impl Metrics {
 #[derive(Debug)]
 struct Scrape(Handles);
 
+/// One scrape: all of it sees the same routes.
+struct Now<'a>(&'a Handles, Arc<Routes>);
+
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
         let mut out = Out(encoder);
         let totals = self.0.store.totals();
-        self.requests(&mut out)?;
-        self.entries(&mut out, &totals)?;
-        self.upstreams_and_modes(&mut out)?;
-        self.replays(&mut out)?;
-        self.process(&mut out, &totals)
+        let now = Now(&self.0, self.0.routes.now());
+        now.requests(&mut out)?;
+        now.entries(&mut out, &totals)?;
+        now.upstreams_and_modes(&mut out)?;
+        now.replays(&mut out)?;
+        now.process(&mut out, &totals)
     }
 }
 
-impl Scrape {
+impl Now<'_> {
     /// Every route with its place in the counters; the rest is called `-`.
     fn counted_routes(&self) -> impl Iterator<Item = (&str, usize)> {
-        let all = &self.0.routes.all;
-        all.iter().map(|route| (&*route.name, route.index)).chain([("-", all.len())])
+        let all = &self.1.all;
+        all.iter().map(|route| (&*route.name, route.place)).chain([("-", 0)])
     }
 
     fn count(
@@ -115,13 +120,12 @@ impl Scrape {
     fn entries(&self, out: &mut Out<'_>, totals: &Totals) -> Result<(), Error> {
         let none = RouteTotals::default();
         let mut rows: Vec<(&str, &RouteTotals)> = self
-            .0
-            .routes
+            .1
             .all
             .iter()
             .map(|route| (&*route.name, totals.routes.get(&route.name).unwrap_or(&none)))
             .collect();
-        let gone = totals.routes.iter().filter(|(name, _)| self.0.routes.by_name(name).is_none());
+        let gone = totals.routes.iter().filter(|(name, _)| self.1.by_name(name).is_none());
         rows.extend(gone.map(|(name, totals)| (&**name, totals)));
         let now = UnixMillis::now();
         let age =
@@ -143,7 +147,7 @@ impl Scrape {
         })?;
         gauge("standin_oldest_open_seconds", "Age of the oldest open entry", &age)?;
         let mut family = out.gauge("standin_cap_used_ratio", "Used part of a cap: 1 is full")?;
-        for route in &self.0.routes.all {
+        for route in &self.1.all {
             for cap in super::view::caps(route, totals.routes.get(&route.name).unwrap_or(&none)) {
                 family.gauge(&[("route", &route.name), ("cap", &cap.cap)], cap.ratio)?;
             }
@@ -153,8 +157,7 @@ impl Scrape {
 
     fn upstreams_and_modes(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let conditions: Vec<(&str, Condition)> = self
-            .0
-            .routes
+            .1
             .upstreams
             .iter()
             .map(|upstream| (&*upstream.name, upstream.condition().borrow().clone()))
@@ -180,7 +183,7 @@ impl Scrape {
             }
         }
         let mut family = out.gauge("standin_mode", "1 for the mode in which the route acts")?;
-        for route in &self.0.routes.all {
+        for route in &self.1.all {
             let now = self.0.modes.of(&route.name);
             for mode in [Mode::Auto, Mode::Forced, Mode::PassThrough] {
                 family
@@ -238,6 +241,18 @@ impl Scrape {
         gauge("standin_store_damaged", "1 when damage was found in the store's file", damaged)?;
         gauge("standin_store_bytes", "Size of the store with its log", float(totals.bytes))?;
         gauge("standin_draining", "1 from SIGTERM on", flag(*handles.draining.borrow()))?;
+        let reload = handles.reload.state();
+        let refused = reload.last.as_ref().is_some_and(|last| last.result.is_err());
+        gauge(
+            "standin_config_last_reload_successful",
+            "0 while the file is not what is in force, because it was refused",
+            flag(!refused),
+        )?;
+        gauge(
+            "standin_config_loaded_time_seconds",
+            "When the configuration in force was loaded, since 1970",
+            signed(reload.loaded_at.0) / 1000.0,
+        )?;
         gauge(
             "standin_start_time_seconds",
             "Start of the process since 1970",

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/", get(overview::show))
         .route("/mode", get(overview::confirm_mode).post(overview::set_mode))
+        .route("/reload", get(overview::confirm_reload).post(overview::reload))
         .route("/entries", get(entries::list))
         .route("/entries/{id}", get(entries::show))
         .route("/entries/{id}/{act}", get(entries::confirm).post(entries::act))
@@ -93,12 +94,13 @@ impl Frame {
     }
 }
 
-const DONE: [(&str, &str); 7] = [
+const DONE: [(&str, &str); 8] = [
     ("replay", "The replay was started."),
     ("hold", "The entry is held now: nothing is sent until it is released."),
     ("release", "The entry is released: it is stored again and due at once."),
     ("write-off", "The entry is written off: it is never sent."),
     ("mode", "The mode is set."),
+    ("reload", "The configuration was read again."),
     ("start", "The replay run was started."),
     ("stop", "The replay run ends: what is in flight finishes."),
 ];

@@ -1,6 +1,7 @@
 //! What the API says and the page shows: plain data, made from the handles in one place. The command line reads the
 //! same types back.
 
+mod config;
 mod entry;
 mod message;
 mod mode;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
+    config::{ConfigStatus, ReloadView},
     entry::{EntryDetail, EntryList, EntryView, HistoryView},
     message::{AnswerView, BodyView, Field, RequestView},
     mode::{ModeView, ModesView},

@@ -14,7 +14,9 @@ pub(super) use self::{
 };
 use crate::admin::{
     text,
-    view::{self, EntryDetail, ModeView, ModesView, RunList, RunStatus, Severity, Status},
+    view::{
+        self, ConfigStatus, EntryDetail, ModeView, ModesView, RunList, RunStatus, Severity, Status,
+    },
 };
 
 /// Prints a text and ends its line. A reader that has gone away is no failure of ours.
@@ -113,6 +115,17 @@ pub(super) fn modes(modes: &ModesView) -> String {
 }
 
 /// One line after a decision.
+/// What a reload came to.
+pub(super) fn reloaded(config: &ConfigStatus) -> String {
+    let changes = config.last.as_ref().map_or(&[][..], |last| &last.changes);
+    if changes.is_empty() {
+        return "The file says what it said before: nothing changed.".to_owned();
+    }
+    let lines: String =
+        changes.iter().map(|change| format!("  {}\n", text::line(change))).collect();
+    format!("In force now (generation {}):\n{}", config.generation, lines.trim_end())
+}
+
 pub(super) fn decided(detail: &EntryDetail) -> String {
     format!(
         "{} is {} now.",

@@ -14,7 +14,9 @@ use super::{
     Failure,
     output::{self, Progress},
 };
-use crate::admin::view::{EntryDetail, EntryList, ModesView, RunList, RunStatus, Status};
+use crate::admin::view::{
+    ConfigStatus, EntryDetail, EntryList, ModesView, RunList, RunStatus, Status,
+};
 
 /// Asks, and shows the answer.
 pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
@@ -31,6 +33,11 @@ pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
             RemoteCommand::Entries(command) => entries(command).await,
             RemoteCommand::Replay(command) => replay(command).await,
             RemoteCommand::Mode(command) => mode(command).await,
+            RemoteCommand::Reload { because, to } => {
+                let body = [("reason", Some(&because.reason))];
+                let answer = Client::new(to)?.post("/reload", body).await?;
+                show::<ConfigStatus>(to, &answer, output::reloaded)
+            }
         }
     })
 }

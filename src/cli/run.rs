@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use super::Failure;
 use crate::{
     config::{Config, LogFormat},
+    reload::Source,
     server::{self, Hidden, ServerError},
 };
 
@@ -39,6 +40,7 @@ pub(super) struct RunArgs {
 
 /// Runs until it is asked to end.
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let source = source(args);
     let config = configuration(args).map_err(|text| Failure { code: 3, text })?;
     start_log(&config);
     for warning in config.warnings() {
@@ -50,7 +52,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         synchronous_normal: args.synchronous_normal,
         check_store_every: args.check_store_every.map(std::time::Duration::from_millis),
     };
-    server::run(&config, &hidden).map_err(|error| {
+    server::run(&config, source, &hidden).map_err(|error| {
         let code = match &error {
             ServerError::Store(_) => 4,
             ServerError::Listen { .. } => 5,
@@ -58,6 +60,13 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         };
         Failure { code, text: error.to_string() }
     })
+}
+
+/// Where a reload reads: the same file under the same arguments.
+fn source(args: &RunArgs) -> Option<Source> {
+    let path = args.config.clone()?;
+    let args = args.clone();
+    Some(Source::new(path, move || configuration(&args)))
 }
 
 fn configuration(args: &RunArgs) -> Result<Config, String> {

@@ -17,6 +17,7 @@ pub struct AdminConfig {
     /// Host names by which the admin page may be called, besides its address and `localhost` (DNS rebinding).
     pub hosts: Vec<String>,
     /// The bearer token (or password of the page, any user name) that gives access; `"${env:NAME}"` or `"${file:PATH}"`.
+    #[schemars(extend("writeOnly" = true))]
     pub token: Option<AdminToken>,
     /// A second address with only `/healthz`, `/readyz` and `/metrics`, open to all.
     #[schemars(with = "Option<units::AddressText>")]

@@ -169,6 +169,17 @@ impl<'t> Document<'t> {
         value.get_ref().as_str()
     }
 
+    /// What is written at a place, on one line and of at most so many characters.
+    pub(super) fn shown(&self, span: Range<usize>, most: usize) -> String {
+        let written = self.text.get(span).unwrap_or_default();
+        let mut shown = written.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = shown.char_indices().nth(most) {
+            shown.truncate(end);
+            shown.push('…');
+        }
+        shown
+    }
+
     /// Where the key at `path` is written, or the nearest table above it.
     pub(super) fn span_of(&self, path: &[&str]) -> Option<Range<usize>> {
         self.nearest(path).map(|(_, span)| span)

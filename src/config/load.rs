@@ -16,6 +16,7 @@ use toml::{
 pub use super::faults::{Fault, Faults, Warning};
 use super::{
     Config, UpstreamConfig, contradictions,
+    difference::Written,
     document::Document,
     files, keys,
     paths::{self, strs},
@@ -82,9 +83,10 @@ impl Config {
             contradictions::find(config, &mut document, surroundings.folder);
         }
         let secrets = Secrets::new(&document.references);
+        let written = Written::of(&document, &schema);
         document.into_faults()?;
         let config = config.expect("a section that cannot be read has a fault");
-        Ok(Self { secrets, ..config })
+        Ok(Self { secrets, written, ..config })
     }
 
     fn place_files(&mut self, folder: &Path) {

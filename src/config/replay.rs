@@ -14,6 +14,7 @@ use crate::expr::Expr;
 pub struct ReplaysConfig {
     /// Signs replays in `standin-signature`, so that the app can tell them from what a client made up, and another
     /// standin with the same key never stands in for them; `"${env:NAME}"` or `"${file:PATH}"`.
+    #[schemars(extend("writeOnly" = true))]
     pub signing_key: Option<SigningKey>,
 }
 
@@ -55,6 +56,7 @@ pub struct ReplayConfig {
     #[schemars(with = "units::DurationText")]
     pub max_backoff: Duration,
     /// Headers set on every replay, replacing what the client sent: `{ authorization = "Bearer ${env:TOKEN}" }`.
+    #[schemars(extend("writeOnly" = true))]
     pub set_headers: BTreeMap<String, String>,
     /// Headers of the request that are not kept with the entry, and so not replayed.
     pub redact: Vec<String>,

@@ -90,7 +90,7 @@ async fn settle(waiting: Waiting) {
             return;
         }
     };
-    counters.routes[route.index].late_answers.fetch_add(1, Ordering::Relaxed);
+    counters.route(route.place).late_answers.fetch_add(1, Ordering::Relaxed);
     // The store cannot be read: the entry stays what it is, and is replayed.
     let Ok(stored) = store.load(entry.seq()).await else { return };
     let closed = match replay::late_outcome(&stored, &route, &answer) {

@@ -123,7 +123,8 @@ impl Delivery {
         entry: &Entry,
         now: UnixMillis,
     ) -> Result<(Arc<Route>, Policy), (HeldReason, String)> {
-        let route = self.parts.routes.by_name(&entry.route);
+        let routes = self.parts.routes.now();
+        let route = routes.by_name(&entry.route);
         let policy = route.map(|route| Policy::of(entry, route));
         let (Some(route), Some(policy)) = (route, policy) else {
             return Err((HeldReason::RouteGone, format!("there is no route `{}`", entry.route)));

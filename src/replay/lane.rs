@@ -188,7 +188,7 @@ impl Lane {
     pub(super) fn sample(&mut self, counters: &Counters) {
         let here = |route: &&LaneRoute| route.route.upstream.name == self.upstream.name;
         let indices: Vec<usize> =
-            self.routes.iter().filter(here).map(|route| route.route.index).collect();
+            self.routes.iter().filter(here).map(|route| route.route.place).collect();
         let replaying = std::mem::replace(&mut self.replayed, self.pace.in_flight() > 0);
         match self.live.judge(sample(counters, &indices), replaying || self.replayed) {
             Live::Slow | Live::Failing if replaying => {
@@ -211,14 +211,14 @@ fn sample(counters: &Counters, routes: &[usize]) -> Sample {
     let mut sample = Sample::default();
     for &index in routes {
         for (place, (answered, _)) in ANSWERED.iter().enumerate() {
-            let count = counters.sum(|worker| &worker.routes[index].answered[place]);
+            let count = counters.sum(|worker| &worker.route(index).answered[place]);
             match answered {
                 Answered::ByApp => sample.answered += count,
                 Answered::ByAppError => sample.errors += count,
                 _ => sample.others += count,
             }
         }
-        sample.latency_sum_us += counters.sum(|worker| &worker.routes[index].latency_sum_us);
+        sample.latency_sum_us += counters.sum(|worker| &worker.route(index).latency_sum_us);
     }
     sample
 }
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(lane.allowed(now), 8);
         one(&mut lane, Felt::Good, None, now);
         for answered in [Answered::ByApp; 8].into_iter().chain([Answered::ByAppError; 4]) {
-            worker.routes[0].count(answered, Duration::from_millis(1));
+            worker.route(1).count(answered, Duration::from_millis(1));
         }
         lane.sample(&counters);
         assert_eq!(lane.allowed(now), 1, "back to the first canary");

@@ -23,6 +23,7 @@ pub(super) async fn hold_orphans(parts: Parts) {
 
 fn orphans(parts: &Parts) -> Vec<(Seq, String)> {
     let mut found = Vec::new();
+    let routes = parts.routes.now();
     for (name, totals) in parts.store.totals().routes {
         if totals.open == totals.held {
             continue;
@@ -30,14 +31,14 @@ fn orphans(parts: &Parts) -> Vec<(Seq, String)> {
         let of_route = Scope { route: Some(name.clone()), ..Scope::default() };
         // Whether due or not: nothing is sent here.
         let stored = |scope: &Scope| parts.store.due(scope, UnixMillis(i64::MAX), AT_A_TIME);
-        if parts.routes.by_name(&name).is_none() {
+        if routes.by_name(&name).is_none() {
             let why = format!("there is no route `{name}`");
             found.extend(stored(&of_route).into_iter().map(|seq| (seq, why.clone())));
             continue;
         }
         let of_upstream =
             |upstream, seq| Scope { upstream: Some(upstream), seq, ..of_route.clone() };
-        let upstreams = || parts.routes.upstreams.iter().map(|upstream| upstream.name.clone());
+        let upstreams = || routes.upstreams.iter().map(|upstream| upstream.name.clone());
         let known: u64 =
             upstreams().map(|name| parts.store.open_in(&of_upstream(name, None))).sum();
         if known < parts.store.open_in(&of_route) {

@@ -16,6 +16,8 @@ use futures_util::{
 };
 use tokio::{sync::watch, time::Instant};
 
+use crate::router::Routes;
+
 use super::{
     Parts, RunState, Shared,
     backoff::Chance,
@@ -63,6 +65,8 @@ pub(super) struct Work {
     pub chores: FuturesUnordered<LocalBoxFuture<'static, Chore>>,
     pub store_changes: watch::Receiver<u64>,
     pub mode_changes: watch::Receiver<u64>,
+    /// Routes that a reload brought are taken up when what is in flight has ended.
+    pub routes: watch::Receiver<Arc<Routes>>,
     pub chance: Chance,
     /// Where the next pass begins, so that no route or upstream is always first.
     pub turn: usize,
@@ -104,6 +108,7 @@ impl Work {
             chores: FuturesUnordered::new(),
             store_changes: parts.store.changes(),
             mode_changes: parts.modes.changes(),
+            routes: parts.routes.changes(),
             chance: Chance::seeded(other_seed),
             turn: 0,
             last_pass: now,
@@ -138,19 +143,36 @@ impl Work {
         self.store_changes.borrow_and_update();
         self.last_pass = now;
         self.turn = self.turn.wrapping_add(1);
+        self.take_up_routes();
         self.lanes.iter_mut().for_each(|lane| lane.look(now));
         self.sample(now);
         self.look_for_orphans(now);
         self.notice_people();
         self.start_by_itself(now);
         let mut active = self.active();
-        for run in &mut active {
-            self.fill(run, now);
+        // A reload waits for what is in flight: nothing more begins under the old routes.
+        if !self.reload_waits() {
+            for run in &mut active {
+                self.fill(run, now);
+            }
         }
         let wake = self.settle_runs(&active, now);
         self.publish(now);
         let publish = if self.dirty { self.next_publish } else { now + HEARTBEAT };
         wake.min(publish).min(now + HEARTBEAT).max(now + SHORTEST_WAIT)
+    }
+
+    fn reload_waits(&self) -> bool {
+        self.routes.has_changed().unwrap_or(false)
+    }
+
+    /// Lanes for today's routes, with paces that begin anew: a canary comes first.
+    fn take_up_routes(&mut self) {
+        if self.reload_waits() && self.sends.is_empty() {
+            self.routes.borrow_and_update();
+            self.lanes = lanes(&self.parts);
+            self.dirty = true;
+        }
     }
 
     fn sample(&mut self, now: Instant) {
@@ -179,11 +201,17 @@ impl Work {
     /// Waits for something to do, at most until then.
     async fn until(&mut self, latest: Instant) {
         let (mut sent, mut finished, mut store_changed) = (None, None, false);
+        // A copy: it is the pass that takes note of them.
+        let mut reloaded = self.routes.clone();
+        if self.reload_waits() {
+            reloaded.borrow_and_update();
+        }
         tokio::select! {
             Some(one) = self.sends.next(), if !self.sends.is_empty() => sent = Some(one),
             Some(chore) = self.chores.next(), if !self.chores.is_empty() => finished = Some(chore),
             Ok(()) = self.store_changes.changed() => store_changed = true,
             Ok(()) = self.mode_changes.changed() => {}
+            Ok(()) = reloaded.changed() => {}
             () = any_changed(&mut self.lanes) => {}
             () = self.shared.wake.notified() => {}
             () = tokio::time::sleep_until(latest) => {}
@@ -243,8 +271,9 @@ impl Work {
 }
 
 fn lanes(parts: &Parts) -> Vec<Lane> {
-    let upstreams = parts.routes.upstreams.iter();
-    upstreams.map(|it| Lane::new(Arc::clone(it), &parts.routes.all, MOST_IN_FLIGHT)).collect()
+    let routes = parts.routes.now();
+    let upstreams = routes.upstreams.iter();
+    upstreams.map(|it| Lane::new(Arc::clone(it), &routes.all, MOST_IN_FLIGHT)).collect()
 }
 
 /// Ready when any upstream's condition changes.

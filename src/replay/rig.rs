@@ -107,14 +107,14 @@ impl Rig {
         let modes = Modes::recall(store.clone()).await.unwrap();
         let parts = Parts {
             store: store.clone(),
-            routes: Arc::new(Routes::new(&config).unwrap()),
+            routes: LiveRoutes::new(Arc::new(Routes::new(&config).unwrap())),
             modes: modes.clone(),
             counters: Counters::default(),
             request_id_header: http::HeaderName::from_static("x-request-id"),
             signing_key: None,
             hook: Hook::default(),
         };
-        parts.counters.worker(parts.routes.all.len());
+        parts.counters.worker(parts.routes.now().places());
         let (replay, _) = Replay::new(parts.clone());
         Self { app, store, modes, replay, parts, _folder: folder, running: None }
     }

@@ -15,8 +15,9 @@ use crate::{
     admin::{self, Handles},
     config::{AdminConfig, Role, SigningKey},
     mode::Modes,
+    reload::{Reload, Reloader},
     replay::{Parts, Replay, Replayer},
-    router::Routes,
+    router::{LiveRoutes, Routes},
     store::{Checked, Store},
     telemetry::Counters,
     time::UnixMillis,
@@ -26,7 +27,8 @@ use crate::{
 /// What both threads are made from.
 pub(super) struct Setup {
     pub(super) store: Store,
-    pub(super) routes: Arc<Routes>,
+    pub(super) routes: LiveRoutes,
+    pub(super) reload: (Reload, Reloader),
     pub(super) modes: Modes,
     pub(super) counters: Counters,
     pub(super) request_id: HeaderName,
@@ -47,19 +49,20 @@ pub(super) fn start(
 ) -> io::Result<(Thread, Thread)> {
     let (replay, replayer) = Replay::new(Parts {
         store: setup.store.clone(),
-        routes: Arc::clone(&setup.routes),
+        routes: setup.routes.clone(),
         modes: setup.modes.clone(),
         counters: setup.counters.clone(),
         request_id_header: setup.request_id.clone(),
         signing_key: setup.signing_key.clone(),
         hook: setup.hidden.failpoint.clone().into(),
     });
-    let (routes, store, draining) = (Arc::clone(&setup.routes), setup.store.clone(), stop.clone());
+    let (routes, store, draining) = (setup.routes.clone(), setup.store.clone(), stop.clone());
+    let (reload, reloader) = setup.reload;
     let check_every = setup.hidden.check_store_every.unwrap_or(CHECK_EVERY);
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(control(routes, store, check_every, replayer, stop));
+        runtime.block_on(control(routes, store, check_every, replayer, reloader, stop));
         Ok(())
     })?;
     let handles = Handles {
@@ -67,6 +70,7 @@ pub(super) fn start(
         replay,
         modes: setup.modes,
         routes: setup.routes,
+        reload,
         counters: setup.counters,
         role: setup.role,
         started_at: UnixMillis::now(),
@@ -82,25 +86,38 @@ pub(super) fn start(
     Ok((control, admin))
 }
 
-/// Replay, a watch over each upstream, and one over the store's file; until the drain.
+/// Replay, reloads, a watch over each upstream, and one over the store's file; until the drain.
 async fn control(
-    routes: Arc<Routes>,
+    routes: LiveRoutes,
     store: Store,
     check_every: Duration,
     replayer: Replayer,
+    reloader: Reloader,
     stop: watch::Receiver<bool>,
 ) {
-    let watches = routes.upstreams.iter().map(|upstream| async {
-        let connections = Connections::new(Arc::clone(upstream));
-        tokio::join!(
-            health::watch(connections),
-            outage::remember(Arc::clone(upstream), store.clone())
-        );
-    });
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}
-        _ = futures_util::future::join_all(watches) => {}
+        () = reloader.run() => {}
+        () = watch_upstreams(routes.changes(), &store) => {}
         () = check_file(&store, check_every) => {}
+    }
+}
+
+/// Watches over today's upstreams.
+async fn watch_upstreams(mut routes: watch::Receiver<Arc<Routes>>, store: &Store) {
+    loop {
+        let now = Arc::clone(&routes.borrow_and_update());
+        let watches = now.upstreams.iter().map(|upstream| async {
+            let connections = Connections::new(Arc::clone(upstream));
+            tokio::join!(
+                health::watch(connections),
+                outage::remember(Arc::clone(upstream), store.clone())
+            );
+        });
+        tokio::select! {
+            _ = futures_util::future::join_all(watches) => return,
+            changed = routes.changed() => if changed.is_err() { return },
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    failover::{Failover, Shared},
+    failover::{Current, Shared},
     filter_chain::{ChainConfig, filter_chain},
     listener::{self, Drain, Listening},
     telemetry::WorkerCounters,
@@ -22,7 +22,8 @@ pub(super) struct Setup {
     pub(super) listener: std::net::TcpListener,
     pub(super) listening: Listening,
     pub(super) chain: ChainConfig,
-    pub(super) shared: Arc<Shared>,
+    /// What a reload replaces.
+    pub(super) shared: watch::Receiver<Arc<Shared>>,
     pub(super) counters: Arc<WorkerCounters>,
     /// Turns true when the drain begins.
     pub(super) stop: watch::Receiver<bool>,
@@ -44,18 +45,28 @@ pub(super) fn start(setup: Setup) -> io::Result<JoinHandle<io::Result<()>>> {
 }
 
 async fn work(setup: Setup) -> io::Result<()> {
-    let Setup { listener, listening, chain, shared, counters, mut stop, drain: deadline, .. } =
-        setup;
+    let Setup {
+        listener, listening, chain, mut shared, counters, mut stop, drain: deadline, ..
+    } = setup;
     let listener = TcpListener::from_std(listener)?;
     let drain = Rc::new(Drain::default());
-    let failover = Failover::new(shared, Arc::clone(&counters), Rc::clone(&drain));
+    let first = Arc::clone(&shared.borrow_and_update());
+    let failover = Current::new(first, Arc::clone(&counters), Rc::clone(&drain));
     let chain = filter_chain(&chain, failover.clone());
     let serving = listener::serve(listener, listening, chain, Rc::clone(&drain), counters);
     let housekeeping = async {
         loop {
             tokio::time::sleep(REAP_EVERY).await;
-            failover.reap();
+            failover.now().reap();
         }
+    };
+    let reloads = async {
+        while shared.changed().await.is_ok() {
+            let next = Arc::clone(&shared.borrow_and_update());
+            failover.replace(next);
+        }
+        // The sender ends with the server.
+        std::future::pending::<()>().await;
     };
     let ending = async {
         // The sender gone means the same: stop.
@@ -67,6 +78,7 @@ async fn work(setup: Setup) -> io::Result<()> {
     tokio::select! {
         () = serving => {}
         () = housekeeping => {}
+        () = reloads => {}
         cut = ending => tracing::warn!(cut, "the drain's deadline has come: connections are cut"),
     }
     Ok(())

@@ -9,8 +9,9 @@ use standin::{
     admin::{self, Handles},
     config::{AdminConfig, Config, Role},
     mode::Modes,
+    reload::Reload,
     replay::{Parts, Replay, Replayer},
-    router::Routes,
+    router::{LiveRoutes, Routes},
     store::{
         Appended, Caps, Certainty, Digest, Durable, HeldReason, Hook, Identity, KeptAnswer,
         NewEntry, Outcome, Reason, Store, StoreOptions, StoredRequest, Synchronous, Verdict,
@@ -76,10 +77,11 @@ impl Fixture {
         let routes = Arc::new(Routes::new(&config).unwrap());
         let modes = Modes::recall(store.clone()).await.unwrap();
         let counters = Counters::default();
-        let worker = counters.worker(routes.all.len());
+        let worker = counters.worker(routes.places());
+        let routes = LiveRoutes::new(routes);
         let (replay, replayer) = Replay::new(Parts {
             store: store.clone(),
-            routes: Arc::clone(&routes),
+            routes: routes.clone(),
             modes: modes.clone(),
             counters: counters.clone(),
             request_id_header: HeaderName::from_static("x-request-id"),
@@ -92,6 +94,7 @@ impl Fixture {
             replay: replay.clone(),
             modes,
             routes,
+            reload: Reload::never(UnixMillis::now()),
             counters,
             role,
             started_at: UnixMillis::now(),

@@ -163,6 +163,22 @@ impl Standin {
         self.process.signal(Signal::TERM);
     }
 
+    /// Another configuration under the same name; it is read when standin is asked to, or notices.
+    pub fn rewrite_config(&self, config: &str) {
+        let setup = Setup {
+            config: config.to_owned(),
+            arguments: Vec::new(),
+            under: Vec::new(),
+            folder: Arc::clone(&self.setup.folder),
+        };
+        let file = self.folder().join("standin.toml");
+        let next = self.folder().join("standin.toml.next");
+        // The addresses stay as they are written: a port of 0 was given by the kernel.
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        std::fs::write(&next, setup.whole_config(any, any)).unwrap();
+        std::fs::rename(&next, &file).unwrap();
+    }
+
     /// How it ended, within `limit`.
     pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
         self.process.ended(limit).await

@@ -13,7 +13,7 @@ use crate::{
         filter::duration,
         guard::Who,
         problem::{Problem, Query, Sent},
-        view::{AuditView, ModesView, Status, VolumeView},
+        view::{AuditView, ConfigStatus, ModesView, Status, VolumeView},
     },
     mode::Mode,
     time::UnixMillis,
@@ -93,4 +93,21 @@ pub(super) async fn set_mode(
     let route = asked.route.as_deref().filter(|route| !route.is_empty());
     admin.set_mode(route, asked.mode, for_time, &who, &why).await?;
     Ok(Json(ModesView::of(&admin.handles, UnixMillis::now())))
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ReadAgain {
+    /// Why; goes into the audit log.
+    reason: String,
+}
+
+/// Reads the configuration again: taken up whole, or refused whole and the old one goes on.
+#[utoipa::path(post, path = "/reload", tag = "system", request_body = ReadAgain,
+    responses((status = 200, body = ConfigStatus), (status = 422, description = "refused: what is wrong, and where", body = Problem)))]
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
+    Sent(asked): Sent<ReadAgain>,
+) -> Result<Json<ConfigStatus>, Problem> {
+    Ok(Json(admin.reload(&who, &Why::of(&asked.reason)?).await?))
 }

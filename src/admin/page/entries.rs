@@ -43,7 +43,7 @@ struct List {
 pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(filter): Query<Filter>) -> Shown {
     let page = admin.handles.store.page(filter.query(UnixMillis::now())?).await?;
     let mut routes: Vec<String> =
-        admin.handles.routes.all.iter().map(|route| route.name.to_string()).collect();
+        admin.handles.routes.now().all.iter().map(|route| route.name.to_string()).collect();
     routes.extend(admin.handles.store.totals().routes.keys().map(ToString::to_string));
     routes.sort();
     routes.dedup();
@@ -191,8 +191,8 @@ pub(super) async fn confirm(
 
 /// What the form says at first: the route's own `expires`.
 fn extend(admin: &Admin, route: &str) -> String {
-    let route = admin.handles.routes.by_name(route);
-    let stand_in = route.and_then(|route| route.config.stand_in.as_ref());
+    let routes = admin.handles.routes.now();
+    let stand_in = routes.by_name(route).and_then(|route| route.config.stand_in.as_ref());
     stand_in.map_or_else(|| "24h".into(), |stand_in| units::write_duration(stand_in.expires))
 }
 

@@ -168,3 +168,36 @@ pub(super) async fn set_mode(
     admin.set_mode(route, asked.mode()?, for_time, &who, &why).await?;
     Ok(back_to("/", "mode"))
 }
+
+pub(super) async fn confirm_reload(State(admin): State<Arc<Admin>>) -> Shown {
+    Ok(html(&Confirm {
+        frame: Frame::now(&admin, "overview", "Configuration"),
+        question: "Read the configuration again?".into(),
+        means: vec![
+            "It is checked whole first. If anything is wrong with it, nothing changes.".to_owned(),
+            "Upstreams and routes change with the next request; requests under way end as they began.".to_owned(),
+        ],
+        action: "/reload".into(),
+        hidden: Vec::new(),
+        button: "Read again",
+        grave: false,
+        back: "/".into(),
+        time: None,
+        possible: true,
+    }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ReadAgain {
+    #[serde(default)]
+    reason: String,
+}
+
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
+    Form(asked): Form<ReadAgain>,
+) -> Shown {
+    admin.reload(&who, &Why::of(&asked.reason)?).await?;
+    Ok(back_to("/", "reload"))
+}

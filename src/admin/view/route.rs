@@ -75,7 +75,7 @@ impl RouteStatus {
             upstream: route.upstream.name.to_string(),
             stands_in: route.config.stand_in.is_some(),
             mode: handles.modes.of(&route.name),
-            answers: Answers::of(&handles.counters, route.index),
+            answers: Answers::of(&handles.counters, route.place),
             caps: caps(route, totals),
             ..Self::gone(&route.name, totals)
         }
@@ -147,12 +147,11 @@ impl Answers {
     }
 }
 
-/// One counter of one route on one worker; a route the worker does not know counts in the last place.
+/// One counter of one route on one worker.
 pub(crate) fn counter(
     worker: &WorkerCounters,
     route: usize,
     read: impl Fn(&RouteCounters) -> &AtomicU64,
 ) -> &AtomicU64 {
-    let last = worker.routes.len() - 1; // never empty: there is a place for requests without a route
-    read(&worker.routes[route.min(last)])
+    read(worker.route(route))
 }

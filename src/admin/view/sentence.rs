@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted};
+use super::{ConfigStatus, ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted};
 use crate::{mode::Mode, time::UnixMillis};
 
 /// How much a sentence matters.
@@ -38,6 +38,7 @@ pub(super) struct Known<'a> {
     pub(super) draining: bool,
     pub(super) standby: bool,
     pub(super) store: &'a StoreStatus,
+    pub(super) config: &'a ConfigStatus,
     pub(super) modes: &'a ModesView,
     pub(super) upstreams: &'a [UpstreamStatus],
     pub(super) routes: &'a [RouteStatus],
@@ -89,6 +90,15 @@ impl Known<'_> {
                 )
             };
             say(Severity::Alarm, text);
+        }
+        if let Some((at, why)) = self.config.refused() {
+            let (at, since) = (at.short(self.now), self.config.loaded_at.short(self.now));
+            say(
+                Severity::Warn,
+                format!(
+                    "The configuration was refused at {at}, and that of {since} goes on: {why}"
+                ),
+            );
         }
         if let Some(setting) = &self.modes.all {
             match setting.mode {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answers, At, ModesView, RouteStatus, Sentence, Severity, sentence::Known};
+use super::{
+    Answers, At, ConfigStatus, ModesView, RouteStatus, Sentence, Severity, sentence::Known,
+};
 use crate::{
     admin::{Handles, text},
     config::Role,
@@ -31,6 +33,7 @@ pub struct Status {
     /// What an operator must know, worst first.
     pub sentences: Vec<Sentence>,
     pub store: StoreStatus,
+    pub config: ConfigStatus,
     pub modes: ModesView,
     pub upstreams: Vec<UpstreamStatus>,
     /// Routes of the configuration, then those that only entries know.
@@ -73,10 +76,11 @@ impl Status {
         let totals = handles.store.totals();
         let modes = ModesView::of(handles, now);
         let store = StoreStatus::of(handles, totals.bytes);
+        let known = handles.routes.now();
         let upstreams: Vec<_> =
-            handles.routes.upstreams.iter().map(|upstream| UpstreamStatus::of(upstream)).collect();
+            known.upstreams.iter().map(|upstream| UpstreamStatus::of(upstream)).collect();
         let mut by_name: BTreeMap<&str, &Route> =
-            handles.routes.all.iter().map(|route| (&*route.name, &**route)).collect();
+            known.all.iter().map(|route| (&*route.name, &**route)).collect();
         let mut routes: Vec<_> = by_name
             .values()
             .map(|route| {
@@ -95,11 +99,13 @@ impl Status {
             .filter(|run| matches!(run.state, RunState::Running | RunState::Waiting(_)))
             .count();
         let draining = *handles.draining.borrow();
+        let config = ConfigStatus::of(&handles.reload.state());
         let sentences = Known {
             now,
             draining,
             standby: handles.role == Role::Standby,
             store: &store,
+            config: &config,
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
@@ -115,10 +121,11 @@ impl Status {
             severity: sentences.first().map_or(Severity::Good, |worst| worst.severity),
             sentences,
             store,
+            config,
             modes,
             upstreams,
             routes,
-            without_route: Answers::of(&handles.counters, handles.routes.all.len()),
+            without_route: Answers::of(&handles.counters, 0),
             runs_going_on: going_on as u64,
             connections_open: handles.counters.sum(|worker| &worker.connections_open),
             requests_in_flight: handles.counters.sum(|worker| &worker.requests_in_flight),

@@ -18,6 +18,13 @@ pub(in crate::cli) enum RemoteCommand {
     Replay(Replay),
     /// Set the mode: auto, forced (always stand in) or pass-through (never stand in).
     Mode(Mode),
+    /// Read the configuration again: taken up whole, or refused whole and the old one goes on.
+    Reload {
+        #[command(flatten)]
+        because: Because,
+        #[command(flatten)]
+        to: To,
+    },
 }
 
 /// Which standin is asked, and how it answers.
