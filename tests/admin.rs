@@ -392,7 +392,7 @@ async fn every_route_of_the_document_is_there() {
             called += 1;
         }
     }
-    assert_eq!(called, 19);
+    assert_eq!(called, 20);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use super::{Parts, Replay, RunState, RunView};
 use crate::{
     config::Config,
     mode::Modes,
-    router::Routes,
+    router::{LiveRoutes, Routes},
     store::{
         Appended, Caps, Certainty, Digest, Durable, Entry, Hook, Identity, KeptAnswer, NewEntry,
         Reason, Seq, State, Store, StoreOptions, StoredRequest,

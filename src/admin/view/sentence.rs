@@ -289,6 +289,10 @@ mod tests {
         }
     }
 
+    fn in_force() -> ConfigStatus {
+        ConfigStatus { file: None, generation: 1, loaded_at: At(NOW), last: None }
+    }
+
     fn says(
         condition: &str,
         routes: &[RouteStatus],
@@ -297,11 +301,13 @@ mod tests {
         let store = StoreStatus { accepting: true, damaged: false, why: None, bytes: 0 };
         let upstreams = [upstream(condition)];
         let modes = ModesView::default();
+        let config = in_force();
         let mut known = Known {
             now: NOW,
             draining: false,
             standby: false,
             store: &store,
+            config: &config,
             modes: &modes,
             upstreams: &upstreams,
             routes,
@@ -354,11 +360,13 @@ mod tests {
         let routes = [route("checkout")];
         let modes = ModesView::default();
         let upstreams = [upstream("down")];
+        let config = in_force();
         let known = Known {
             now: NOW,
             draining: true,
             standby: false,
             store: &store,
+            config: &config,
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
@@ -383,11 +391,13 @@ mod tests {
         let store = StoreStatus { accepting: true, damaged: false, why: None, bytes: 0 };
         let routes = [route("checkout")];
         let upstreams = [upstream("up")];
+        let config = in_force();
         let known = Known {
             now: NOW,
             draining: false,
             standby: false,
             store: &store,
+            config: &config,
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
@@ -432,5 +442,21 @@ mod tests {
         );
         let said = says("unknown", &[route("checkout")], |known| known.standby = true);
         assert_eq!(said, [(Severity::Good, "Standing by.".into())]);
+    }
+
+    #[test]
+    fn a_refused_configuration_is_told_with_what_is_wrong() {
+        let mut config = in_force();
+        config.last = Some(crate::admin::view::ReloadView {
+            at: At(NOW),
+            who: "file".into(),
+            changes: Vec::new(),
+            refused: Some("standin.toml:3:1: `route.a`: no".into()),
+        });
+        // As long as whatever else is known.
+        let config: &ConfigStatus = Box::leak(Box::new(config));
+        let said = says("up", &[route("checkout")], |known| known.config = config);
+        let text = "The configuration was refused at 14:02 UTC, and that of 14:02 UTC goes on: standin.toml:3:1: `route.a`: no";
+        assert_eq!(said, [(Severity::Warn, text.into())]);
     }
 }
