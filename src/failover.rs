@@ -152,7 +152,7 @@ impl Failover {
             Ok(body) => body,
             Err(fault) => return refused(Refusal::Body(fault)),
         };
-        let request = Request::from_parts(outgoing::head(parts), body);
+        let request = Request::from_parts(outgoing::live_head(parts), body);
         let result =
             self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
         match result {

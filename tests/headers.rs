@@ -353,6 +353,44 @@ async fn rfc9110_6_5_trailers_pass_without_the_forbidden_ones() {
     assert_eq!((reply.text().as_str(), reply.trailers.as_str()), ("hello", ""));
 }
 
+/// RFC 9110 10.1.4: standin passes trailers on, so it asks for them itself, where the client does: of its own connection, and
+/// for nothing but trailers.
+#[tokio::test]
+async fn rfc9110_10_1_4_trailers_are_asked_for_where_the_client_does() {
+    let (standin, app) = pair("").await;
+    answer_with(&app, &[]);
+    for (fields, asks) in [
+        (&[("te", "gzip;q=0.5, trailers"), ("connection", "TE")][..], true),
+        (&[("te", "trailers")], false),
+        (&[("te", "gzip"), ("connection", "te")], false),
+        (&[("connection", "te")], false),
+    ] {
+        let (seen, _) = through(&standin, &app, get(fields)).await;
+        let expected: &[&str] = if asks { &["trailers"] } else { &[] };
+        assert_eq!(values(&seen.headers, "te"), expected, "{fields:?}");
+        assert_eq!(values(&seen.headers, "connection"), if asks { vec!["te"] } else { vec![] });
+    }
+    app.forget();
+    Http2Client::to(standin.address()).await.send(get(&[("te", "trailers")])).await.unwrap();
+    assert_eq!(values(&app.seen()[0].headers, "te"), ["trailers"]);
+}
+
+/// A replay's answer goes to nobody who would want its trailers.
+#[tokio::test]
+async fn rfc9110_10_1_4_a_replay_asks_for_no_trailers() {
+    let (standin, mut app) = crate::support::pair().await;
+    app.stop().await;
+    let mut order = get(&[("te", "trailers"), ("connection", "TE")]);
+    *order.method_mut() = Method::POST;
+    *order.uri_mut() = "/orders".parse().unwrap();
+    assert_eq!(standin.send(order).await.status, 201);
+    app.restart().await;
+    app.receives([""]).await;
+    let seen = &app.seen_of(&Method::POST)[0];
+    assert_eq!(seen.headers["standin-replay"], "1");
+    assert!(!seen.headers.contains_key("te") && !seen.headers.contains_key("connection"));
+}
+
 /// RFC 9112 6.1: no `Transfer-Encoding` to a client of HTTP/1.0, whatever the app sends.
 #[tokio::test]
 async fn rfc9112_6_1_no_chunks_for_http10() {

@@ -188,6 +188,11 @@ async fn trailers_pass_both_ways() {
         client.send(format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n{body}")).await;
         let mut asked = stage.asked().await;
         asked.until("x-sum: 17\r\n\r\n").await;
+        assert_eq!(
+            (asked.header("te"), asked.header("connection")),
+            (Some("trailers"), Some("te")),
+            "{path}: many apps send trailers to those only that ask for them"
+        );
         let head = "HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n";
         asked.answer(format!("{head}{}", body.replace("17", "18"))).await;
         let reply = client.reply(false).await.unwrap();

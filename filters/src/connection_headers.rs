@@ -33,6 +33,19 @@ impl WantsUpgrade {
     }
 }
 
+/// Set on a request whose client takes trailers. Its own field ends here like all of its kind: who passes trailers on asks
+/// for them anew with [`WantsTrailers::ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantsTrailers;
+
+impl WantsTrailers {
+    /// Asks the next hop for trailers (RFC 9110 10.1.4: the connection option goes with the field).
+    pub fn ask(self, headers: &mut HeaderMap) {
+        headers.insert(header::TE, TRAILERS);
+        headers.insert(header::CONNECTION, TE);
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct ConnectionHeadersLayer {
     request_id: Arc<HeaderName>,
@@ -75,6 +88,8 @@ where
         let wants_upgrade = wants_upgrade(&request);
         if wants_upgrade {
             request.extensions_mut().insert(WantsUpgrade);
+        } else if wants_trailers(&request) {
+            request.extensions_mut().insert(WantsTrailers);
         }
         clean_request(request.headers_mut(), &self.request_id);
         let request_id = Arc::clone(&self.request_id);
@@ -123,6 +138,19 @@ fn wants_upgrade<B>(request: &Request<B>) -> bool {
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
         && !headers.contains_key(header::CONTENT_LENGTH)
         && !headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// RFC 9110 10.1.4: over HTTP/1.1 the field counts only where `Connection` names it; one that came past a hop that does not
+/// know it says nothing about this one. HTTP/2 has no `Connection` (RFC 9113 8.2.2).
+fn wants_trailers<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let mut codings = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        && (request.version() == Version::HTTP_2
+            || connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"te")))
 }
 
 fn clean_request(headers: &mut HeaderMap, request_id: &HeaderName) {
@@ -204,6 +232,8 @@ fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     }
 }
 
+const TE: HeaderValue = HeaderValue::from_static("te");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
@@ -295,6 +325,23 @@ mod tests {
             clean_response(&mut fields, &ID, false);
             assert_eq!(fields.get("content-length").map(|value| value.to_str().unwrap()), expected);
             assert!(!fields.contains_key("transfer-encoding"));
+        }
+    }
+
+    #[test]
+    fn trailers_are_wanted_where_the_field_is_meant_for_this_hop() {
+        for (fields, http1, http2) in [
+            (&[("te", "trailers"), ("connection", "TE")][..], true, true),
+            (&[("te", "gzip;q=0.5, Trailers"), ("connection", "x, te")], true, true),
+            (&[("te", "gzip"), ("te", "trailers"), ("connection", "te")], true, true),
+            (&[("te", "trailers")], false, true),
+            (&[("te", "gzip"), ("connection", "te")], false, false),
+            (&[("connection", "te")], false, false),
+        ] {
+            let mut request = upgrade(fields);
+            assert_eq!(wants_trailers(&request), http1, "{fields:?}");
+            *request.version_mut() = Version::HTTP_2;
+            assert_eq!(wants_trailers(&request), http2, "{fields:?}");
         }
     }
 

@@ -7,7 +7,7 @@ mod known;
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use filters::{peer::ClientAddr, request_id::RequestId};
+use filters::{connection_headers::WantsTrailers, peer::ClientAddr, request_id::RequestId};
 use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 
@@ -42,6 +42,8 @@ pub(super) struct Case {
     route: Arc<Route>,
     policy: Arc<Policy>,
     head: Parts,
+    /// Of this connection, so neither kept nor replayed.
+    wants_trailers: Option<WantsTrailers>,
     copy: Copied,
     /// Once it was read to its end; `None` within if it is too large to keep.
     body: Option<Option<WholeBody>>,
@@ -81,6 +83,7 @@ impl Case {
             copy: Copied::new(Box::pin(body), policy.max_body(), budget, Rc::clone(&progress)),
             route,
             policy,
+            wants_trailers: parts.extensions.get::<WantsTrailers>().copied(),
             head: outgoing::head(parts),
             body: None,
             progress: Rc::clone(&progress),
@@ -198,8 +201,11 @@ impl Case {
 
     /// Asks the app, and looks after the request if it does not answer.
     async fn ask(&mut self, who: &Identified) -> Result<Decided, Refusal> {
-        let request =
-            Request::from_parts(self.head.clone(), RequestBody::Copied(self.copy.reader()));
+        let mut head = self.head.clone();
+        if let Some(wants) = self.wants_trailers {
+            wants.ask(&mut head.headers);
+        }
+        let request = Request::from_parts(head, RequestBody::Copied(self.copy.reader()));
         let attempt =
             self.connections().attempt(request, Rc::clone(&self.progress), self.route.timeout);
         let mut attempt = match attempt {

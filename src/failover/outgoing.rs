@@ -1,6 +1,17 @@
 //! The head of a request as the app gets it: the client's, minus what belonged to the client's connection.
 
+use filters::connection_headers::WantsTrailers;
 use http::{Uri, Version, header, request::Parts, uri::PathAndQuery};
+
+/// Of a request that goes to the app now, and whose answer goes to its client: with trailers, if it takes them.
+pub(super) fn live_head(parts: Parts) -> Parts {
+    let wants_trailers = parts.extensions.get::<WantsTrailers>().copied();
+    let mut parts = head(parts);
+    if let Some(wants) = wants_trailers {
+        wants.ask(&mut parts.headers);
+    }
+    parts
+}
 
 /// In origin form and HTTP/1.1. `Expect` ends here: the body is read by us first.
 pub(super) fn head(mut parts: Parts) -> Parts {

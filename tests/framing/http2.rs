@@ -129,7 +129,7 @@ pub const ALL: &[Case] = &[
         "h2-te-trailers",
         head!("GET", "te": "trailers"),
         Body::None,
-        Passes(&[], &["te:"], b""),
+        Passes(&["te: trailers\r\n", "connection: te\r\n"], &[], b""),
         "RFC 9110 10.1.4",
     ),
     case("h2-te-gzip", head!("GET", "te": "gzip"), Body::None, Refused, "RFC 9113 8.2.2"),

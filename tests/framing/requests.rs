@@ -592,6 +592,12 @@ pub const ONE_HOP: &[Case] = &[
         "RFC 9110 7.6.1",
     ),
     (
+        "hop-te",
+        get!("Connection: X-Own, TE\r\nX-Own: 1\r\nTE: trailers, deflate\r\n"),
+        Passes(&["te: trailers\r\n", "connection: te\r\n"], &["x-own", "deflate"], b""),
+        "RFC 9110 10.1.4",
+    ),
+    (
         "hop-junk",
         get!("Connection: ,, \"x\", a b, ;\r\nX: 1\r\n"),
         Passes(&["x: 1"], &["connection:"], b""),
