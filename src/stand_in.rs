@@ -178,7 +178,7 @@ impl StandIn {
         }
         let read = body::read_request(&asked.head.headers, &body.bytes);
         let (assessed, answer, labels) =
-            policy.assess(asked, read.as_ref().map_err(|why| *why), &body.bytes, who, cause)?;
+            policy.assess(asked, read.as_ref().map_err(|why| *why), body, who, cause)?;
         let entry = self.entry(
             policy,
             asked,

@@ -114,6 +114,11 @@ async fn what_is_not_low_risk_is_refused_and_not_kept() {
         ("a card number in pieces", with(r#"{"cents":100,"card":"4111 1111 1111 1111"}"#)),
         ("a CVV", with(r#"{"cents":100,"cvv":"123"}"#)),
         ("a card number in a header", and_header("x-card", "4111111111111111")),
+        ("a card number as its key", and_header("idempotency-key", "4111111111111111")),
+        ("a card number as its id", and_header("x-request-id", "\"4111-1111-1111-1111\"")),
+        ("a card number in a cookie", and_header("cookie", "a=b; card=4111%201111%201111%201111")),
+        ("a CVV in a header", and_header("x-cvv", "123")),
+        ("a CVV in a cookie", and_header("cookie", "a=b; cvv=123")),
         ("a card number in the target", at("/checkout?card=4111111111111111")),
         ("too large", checkout(&Value::Null).map(|_| Bytes::from(long.clone()))),
         ("gzip", and_header("content-encoding", "gzip")),
@@ -140,6 +145,30 @@ async fn what_is_not_low_risk_is_refused_and_not_kept() {
     }
     app.restart().await;
     app.receives_in_order([good, good]).await;
+}
+
+/// Trailers are kept as headers are, so they are searched as headers are, by value and by name.
+#[tokio::test]
+async fn card_data_in_trailers_is_not_kept() {
+    let (standin, _app) = in_an_outage(PROTECTED, "").await;
+    let order = |trailer: &str| {
+        let head = "POST /checkout HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+        let framing = "Connection: close\r\nTransfer-Encoding: chunked\r\nTrailer: x-any\r\n\r\n";
+        format!("{head}{framing}b\r\n{{\"cents\":1}}\r\n0\r\n{trailer}\r\n\r\n")
+    };
+    for trailer in ["x-card: 4111111111111111", "x-note: 4111 1111 1111 1111", "x-cvv: 123"] {
+        let answer = raw(standin.address(), order(trailer)).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{trailer}: {answer}");
+    }
+    let answer = raw(standin.address(), order("x-any: a canary that is kept")).await;
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let mut in_the_file = Vec::new();
+    for name in ["standin.db", "standin.db-wal"] {
+        in_the_file.extend(std::fs::read(standin.folder().join(name)).unwrap());
+    }
+    let holds = |text: &str| memchr::memmem::find(&in_the_file, text.as_bytes()).is_some();
+    assert!(holds("a canary that is kept"), "what is stored would be seen");
+    assert!(!holds("4111111111111111") && !holds("4111 1111 1111 1111") && !holds("x-cvv"));
 }
 
 /// A key that is not one is the client's mistake, outage or not.
@@ -496,18 +525,26 @@ async fn credentials_are_in_the_file_and_nowhere_else() {
 /// What is redacted is not kept either.
 #[tokio::test]
 async fn what_a_route_redacts_is_not_in_the_file() {
-    let replay = "\n[route.checkout.replay]\nredact = [\"authorization\"]\n";
+    let replay = "\n[route.checkout.replay]\nredact = [\"authorization\", \"x-token\"]\n";
     let (mut standin, mut app) = in_an_outage(PROTECTED, replay).await;
-    let mut request = checkout(&json!({ "cents": 1 }));
-    request.headers_mut().insert("authorization", "Bearer canary-of-the-token".parse().unwrap());
-    assert!(is_stood_in(&standin.send(request).await));
+    let order = "POST /checkout HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+        Connection: close\r\nAuthorization: Bearer canary-of-the-token\r\nTrailer: x-token, x-sum\r\n\
+        Transfer-Encoding: chunked\r\n\r\nb\r\n{\"cents\":1}\r\n0\r\n\
+        x-token: canary-in-a-trailer\r\nx-sum: kept\r\n\r\n";
+    let answer = raw(standin.address(), order).await;
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     app.restart().await;
     standin.entry_becomes("completed").await;
-    assert!(!app.seen_of(&Method::POST)[0].headers.contains_key("authorization"));
+    let [replay] = &app.seen_of(&Method::POST)[..] else { panic!("not one replay") };
+    assert!(!replay.headers.contains_key("authorization"));
+    let trailers = replay.trailers.as_ref().unwrap();
+    assert!(trailers.contains_key("x-sum") && !trailers.contains_key("x-token"), "{trailers:?}");
     standin.terminate();
     assert!(standin.ended(SOON).await.success());
     let file = std::fs::read(standin.database()).unwrap();
-    assert!(memchr::memmem::find(&file, b"canary-of-the-token").is_none());
+    for secret in [&b"canary-of-the-token"[..], b"canary-in-a-trailer"] {
+        assert!(memchr::memmem::find(&file, secret).is_none());
+    }
 }
 
 /// A promise on a disk that is gone with the machine is none: no stand-ins there, while the app is served as ever.

@@ -58,7 +58,7 @@ pub struct ReplayConfig {
     /// Headers set on every replay, replacing what the client sent: `{ authorization = "Bearer ${env:TOKEN}" }`.
     #[schemars(extend("writeOnly" = true))]
     pub set_headers: BTreeMap<String, String>,
-    /// Headers of the request that are not kept with the entry, and so not replayed.
+    /// Headers and trailers of the request that are not kept with the entry, and so not replayed.
     pub redact: Vec<String>,
 }
 

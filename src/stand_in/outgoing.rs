@@ -27,7 +27,7 @@ pub(super) fn stored(
         trailers: body
             .trailers
             .as_ref()
-            .map_or_else(Vec::new, |trailers| fields(trailers, |_| true)),
+            .map_or_else(Vec::new, |trailers| fields(trailers, |name| !redacted.contains(name))),
         client_ip: asked.client_ip.to_canonical().to_string(),
     }
 }

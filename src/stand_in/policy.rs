@@ -11,6 +11,7 @@ use super::{
     body::{NotReadable, ReadBody},
     identity::{self, KeyFault, KeyKind},
     risk::{self, Assessed, HighRisk, Risk},
+    secrets::is_made_of_card_data,
 };
 use crate::{
     canonical::canonical_path,
@@ -19,7 +20,7 @@ use crate::{
     router::Route,
     store::{Caps, Digest, Identity, KeptAnswer, Reason},
     time::UnixMillis,
-    upstream::Upstream,
+    upstream::{Upstream, body_copy::WholeBody},
 };
 
 /// See the module.
@@ -178,7 +179,7 @@ impl Policy {
         &self,
         asked: &Asked<'_>,
         read: Result<&ReadBody, NotReadable>,
-        raw_body: &[u8],
+        raw: &WholeBody,
         who: &Identified,
         cause: &Cause,
     ) -> Result<(Assessed, KeptAnswer, Vec<(String, String)>), HighRisk> {
@@ -194,7 +195,9 @@ impl Policy {
             target: target(asked.head),
             exact_path: asked.exact_path,
             body: read,
-            raw_body,
+            raw_body: &raw.bytes,
+            trailers: raw.trailers.as_ref(),
+            key: &who.identity.key_text,
             certainty: cause.certainty,
             doubt: who.doubt.as_ref(),
         };
@@ -205,7 +208,11 @@ impl Policy {
                     .answer
                     .render(&facts)
                     .map_err(|fault| HighRisk::AnswerFault(fault.to_string()))?;
-                Ok((assessed, answer, identity::labels(&self.config, &facts)))
+                let labels = identity::labels(&self.config, &facts);
+                if labels.iter().any(|(_, value)| is_made_of_card_data(value)) {
+                    return Err(HighRisk::CardData("a card number as a label"));
+                }
+                Ok((assessed, answer, labels))
             }
         }
     }

@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 use super::{
     body::{NotReadable, ReadBody},
     identity,
-    secrets::carries_card_data,
+    secrets::{carries_card_data, in_trailers, is_made_of_card_data},
 };
 use crate::{
     config::{RouteConfig, StandInConfig},
@@ -28,6 +28,9 @@ pub struct Case<'a> {
     pub exact_path: bool,
     pub body: Result<&'a ReadBody, NotReadable>,
     pub raw_body: &'a [u8],
+    pub trailers: Option<&'a HeaderMap>,
+    /// What makes another request the same: the client's word, or the route's.
+    pub key: &'a str,
     /// What the attempt left behind.
     pub certainty: Certainty,
     /// See [`identity::Identified::doubt`].
@@ -177,7 +180,13 @@ fn judged(case: &Case<'_>) -> Result<Assessed, HighRisk> {
     }
     // Even where no rule looks at it: the app will most likely refuse it, and card data could hide in it.
     let body = case.body.map_err(HighRisk::BodyUnreadable)?;
-    if let Some(place) = carries_card_data(body, case.raw_body, case.facts.headers, case.target) {
+    if let Some(place) = carries_card_data(body, case.raw_body, case.facts.headers, case.target)
+        .or_else(|| case.trailers.and_then(in_trailers))
+        .or_else(|| is_made_of_card_data(case.key).then_some("a card number as its key"))
+        .or_else(|| {
+            is_made_of_card_data(case.facts.principal).then_some("a card number as its principal")
+        })
+    {
         return Err(HighRisk::CardData(place));
     }
     if let Some(fault) = case.doubt {
@@ -291,6 +300,8 @@ mod tests {
                 exact_path: self.exact_path,
                 body: read.as_ref().map_err(|why| *why),
                 raw_body: self.body.as_bytes(),
+                trailers: None,
+                key: "key-1",
                 certainty: self.certainty,
                 doubt: self.doubt.as_ref(),
             })
