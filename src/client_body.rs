@@ -22,6 +22,8 @@ pub enum BodyFault {
     Broken(String),
     #[error("the request body paused for too long")]
     Idle,
+    #[error("the request body comes too slowly")]
+    Slow,
     #[error("the request body is larger than allowed")]
     TooLarge,
 }
@@ -33,7 +35,17 @@ pub struct BodyLimits {
     pub length: Option<u64>,
     /// Longest silence.
     pub idle: Duration,
+    /// Fewest bytes a second, on average.
+    pub rate: u64,
 }
+
+/// Whether a client that took so long for so much is slower than it may be.
+pub fn is_too_slow(bytes: u64, waited: Duration, rate: u64) -> bool {
+    waited > UNJUDGED && bytes < rate.saturating_mul(waited.as_secs())
+}
+
+/// For so long nobody is called slow.
+const UNJUDGED: Duration = Duration::from_secs(5);
 
 /// A body that can tell whether its client is still there.
 pub trait FromClient {
@@ -49,11 +61,12 @@ pub struct ReceivedBody {
     length: u64,
     /// Made only when the body is waited for.
     timer: Option<Pin<Box<Sleep>>>,
+    waited_since: Option<Instant>,
 }
 
 impl ReceivedBody {
     pub fn new(incoming: Incoming, limits: BodyLimits, presence: Option<Presence>) -> Self {
-        Self { incoming, presence, limits, length: 0, timer: None }
+        Self { incoming, presence, limits, length: 0, timer: None, waited_since: None }
     }
 
     /// Its announced length is above the limit: known before a byte is read.
@@ -62,6 +75,7 @@ impl ReceivedBody {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
+        self.waited_since.get_or_insert_with(Instant::now);
         let timer =
             self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limits.idle)));
         timer.as_mut().poll(cx).map(|()| BodyFault::Idle)
@@ -74,8 +88,15 @@ impl ReceivedBody {
         self.length += frame.data_ref().map_or(0, |data| data.len() as u64);
         match self.limits.length {
             Some(limit) if self.length > limit => Err(BodyFault::TooLarge),
+            _ if self.is_slow() => Err(BodyFault::Slow),
             _ => Ok(frame),
         }
+    }
+
+    /// One byte before each silence is over would hold a place for ever.
+    fn is_slow(&self) -> bool {
+        self.waited_since
+            .is_some_and(|since| is_too_slow(self.length, since.elapsed(), self.limits.rate))
     }
 }
 

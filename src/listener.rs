@@ -3,6 +3,7 @@
 
 mod drain;
 pub mod framing;
+mod per_client;
 mod presence;
 mod socket;
 
@@ -35,6 +36,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
+pub use self::per_client::PerClient;
 pub use self::{drain::Drain, presence::Presence};
 use self::{framing::FramingWatch, socket::Watched};
 use crate::{
@@ -49,6 +51,8 @@ pub struct Listening {
     pub config: ListenConfig,
     /// Open connections of all workers.
     pub connections: Arc<AtomicUsize>,
+    /// And of each client.
+    pub per_client: PerClient,
 }
 
 /// Accepts until the drain begins, then takes what is queued already, and returns when the last connection is over.
@@ -102,13 +106,15 @@ fn begin<S, B>(
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    // To one that has its number, a closed connection says it best: no head is read to answer to.
+    let Some(its_place) = listening.per_client.enter(peer.ip()) else { return };
     // A failure here only costs latency.
     stream.set_nodelay(true).ok();
     let limits = &listening.config.limits;
     let verdict = FramingVerdict::default();
     let watch = FramingWatch::new(verdict.clone());
     let presence = Presence::new(stream);
-    let stream = Watched::new(presence.clone(), watch, limits.write_idle);
+    let stream = Watched::new(presence.clone(), watch, limits.write_idle, limits.min_rate);
     let spoke = stream.spoke();
     let io = TokioIo::new(stream);
     let service = Adapter {
@@ -116,17 +122,23 @@ fn begin<S, B>(
         peer,
         presence: presence.clone(),
         verdict,
-        limits: BodyLimits { length: limits.body, idle: limits.body_idle },
+        limits: BodyLimits { length: limits.body, idle: limits.body_idle, rate: limits.min_rate },
     };
     // Inside from now on: the drain must not be over before its task has begun.
     let (builder, here) = (Rc::clone(builder), drain.enter());
+    let head_timeout = limits.head_timeout;
     spawn(async move {
-        let _place = place;
+        let (_place, _its_place) = (place, its_place);
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut goodbye = pin!(goodbye(&here, &spoke));
+        // hyper's own timer for heads begins when it is known which protocol is spoken.
+        let mut silence = pin!(tokio::time::sleep(head_timeout));
         let mut told = false;
         let ended = poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
+            if !spoke.load(Ordering::Relaxed) && silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
             if ended.is_ready() || told || goodbye.as_mut().poll(cx).is_pending() {
                 return ended;
             }

@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Ephemeral},
     failover::Shared,
     filter_chain::ChainConfig,
-    listener::{self, Listening},
+    listener::{self, Listening, PerClient},
     mode::Modes,
     reload::{self, Reload, Source},
     router::{LiveRoutes, RouteFault, Routes},
@@ -127,8 +127,11 @@ async fn start(
         request_id: request_id.clone(),
         trust: Trust::new(config.request_id.trust.iter().copied()),
     });
-    let listening =
-        Listening { config: config.listen.clone(), connections: Arc::new(AtomicUsize::new(0)) };
+    let listening = Listening {
+        config: config.listen.clone(),
+        connections: Arc::new(AtomicUsize::new(0)),
+        per_client: PerClient::new(config.listen.limits.connections_per_client),
+    };
     let chain = ChainConfig {
         access_log: config.log.access,
         in_flight: Arc::new(AtomicUsize::new(0)),

@@ -80,6 +80,97 @@ async fn head_timeout() {
     assert_eq!(app.seen().len(), 1);
 }
 
+/// Not a word, or not enough to tell HTTP/1 from HTTP/2: the place is given back all the same.
+#[tokio::test]
+async fn silent_connections() {
+    let (standin, app) = limited("head_timeout = \"400ms\"").await;
+    for words in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut client = Raw::to(standin.address()).await;
+        client.write(words).await;
+        let mut said = Vec::new();
+        let closed = client.stream.read_to_end(&mut said);
+        let closed = tokio::time::timeout(LIMIT, closed).await;
+        assert!(closed.is_ok(), "after {words:?} the connection stays open");
+    }
+    assert!(app.seen().is_empty());
+}
+
+/// One byte before each silence is over would hold a place for ever.
+#[tokio::test]
+async fn min_rate() {
+    let (standin, app) = limited("min_rate = 1000").await;
+    let mut client = Raw::to(standin.address()).await;
+    let head = "POST /elsewhere HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n";
+    client.write(head).await;
+    let (mut reading, mut writing) = client.stream.into_split();
+    let mut said = [0; 64];
+    let dripping = async {
+        loop {
+            if tokio::io::AsyncWriteExt::write_all(&mut writing, b"x").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let answer = tokio::select! {
+        read = reading.read(&mut said) => read.unwrap(),
+        () = dripping => unreachable!(),
+        () = tokio::time::sleep(LIMIT) => panic!("it drips on"),
+    };
+    assert_status(&String::from_utf8_lossy(&said[..answer]), 408);
+    assert!(app.seen().is_empty());
+}
+
+/// The same of an answer: a client that takes a little now and then.
+#[tokio::test]
+async fn min_rate_of_answers() {
+    let (standin, app) = limited("min_rate = 10000000").await;
+    let large = Bytes::from(vec![b'x'; 64 << 20]);
+    app.answer_with(move |_| Response::new(large.clone()));
+    let mut client = Raw::to(standin.address()).await;
+    client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut buffer = vec![0; 256 << 10];
+    let (mut read, deadline) = (0, tokio::time::Instant::now() + LIMIT);
+    let ended = loop {
+        assert!(tokio::time::Instant::now() < deadline, "it trickles on");
+        match client.stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => break read,
+            Ok(more) => read += more,
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(ended < 64 << 20, "all of it came");
+}
+
+#[tokio::test]
+async fn connections_per_client() {
+    let (standin, _app) = limited("connections_per_client = 3").await;
+    let mut holders = Vec::new();
+    for _ in 0..3 {
+        let mut client = Raw::to(standin.address()).await;
+        client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(client.read_until("accepted\"}", LIMIT).await.is_some());
+        holders.push(client);
+    }
+    let mut fourth = Raw::to(standin.address()).await;
+    fourth.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(fourth.read_all(LIMIT).await, b"", "closed without a word");
+    // Another client is none of its business.
+    let local = tokio::net::TcpSocket::new_v4().unwrap();
+    local.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = local.connect(standin.address()).await.unwrap();
+    let mut other = Raw { stream };
+    other.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(other.read_until("accepted\"}", LIMIT).await.is_some());
+    holders.pop();
+    eventually(LIMIT, async || {
+        let mut again = Raw::to(standin.address()).await;
+        again.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        again.read_until("accepted\"}", Duration::from_secs(2)).await.is_some()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn body() {
     let (standin, app) = limited("body = \"64KiB\"").await;

@@ -1,6 +1,6 @@
 //! `[listen]` and `[request_id]`: where clients come in, and what they may cost us.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -51,6 +51,12 @@ pub struct Limits {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub write_idle: Duration,
+    /// Slowest transfer of a request body or an answer, in bytes a second on average after the first five seconds of waiting
+    /// for the client; 0: none, silence alone is bounded.
+    pub min_rate: u64,
+    /// Open connections of one client address; above it new ones are closed. Absent: no limit (behind a load balancer all
+    /// clients have its address).
+    pub connections_per_client: Option<NonZeroUsize>,
     /// Memory for all request bodies being copied aside or read whole, in bytes.
     #[serde(with = "units::size")]
     #[schemars(with = "units::SizeText")]
@@ -89,6 +95,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             write_idle: Duration::from_secs(30),
+            min_rate: 32,
+            connections_per_client: None,
             copied_bodies: 256 << 20,
         }
     }

@@ -166,6 +166,9 @@ fn body_fault(fault: &BodyFault) -> Problem {
         BodyFault::Idle => {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "The request body paused for too long")
         }
+        BodyFault::Slow => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "The request body comes too slowly")
+        }
         BodyFault::Broken(_) => {
             Problem::new(StatusCode::BAD_REQUEST, "The request body is not well formed")
         }

@@ -18,6 +18,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use crate::client_body::is_too_slow;
+
 use super::{framing::FramingWatch, presence::Presence};
 
 /// See the module.
@@ -27,13 +29,35 @@ pub(super) struct Watched {
     write_idle: Duration,
     /// Made when a write had to wait for the first time; counts while `stalled`.
     timer: Option<Pin<Box<Sleep>>>,
-    stalled: bool,
+    stalled: Option<Instant>,
+    /// Since the first stall: how long writes had to wait, and what was taken.
+    waited: Duration,
+    taken: u64,
+    min_rate: u64,
+    /// Bytes that were those of HTTP/2's preface so far.
+    preface: usize,
     spoke: Arc<AtomicBool>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: Presence, watch: FramingWatch, write_idle: Duration) -> Self {
-        Self { stream, watch, write_idle, timer: None, stalled: false, spoke: Arc::default() }
+    pub(super) fn new(
+        stream: Presence,
+        watch: FramingWatch,
+        write_idle: Duration,
+        min_rate: u64,
+    ) -> Self {
+        Self {
+            stream,
+            watch,
+            write_idle,
+            timer: None,
+            stalled: None,
+            waited: Duration::ZERO,
+            taken: 0,
+            min_rate,
+            preface: 0,
+            spoke: Arc::default(),
+        }
     }
 
     /// Whether enough came to tell HTTP/1 from HTTP/2.
@@ -41,26 +65,49 @@ impl Watched {
         Arc::clone(&self.spoke)
     }
 
-    /// A write that waits for too long is an error: the client takes nothing.
-    fn bounded<T>(
+    /// Whether HTTP/1 is told from HTTP/2 by now.
+    fn listen(&mut self, read: &[u8]) {
+        let expected = &PREFACE[self.preface..];
+        let alike = read.iter().zip(expected).take_while(|(one, other)| one == other).count();
+        self.preface += alike;
+        if self.preface == PREFACE.len() || alike < read.len() {
+            self.preface = PREFACE.len();
+            self.spoke.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
+    fn bounded(
         &mut self,
         cx: &mut Context<'_>,
-        poll: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.stalled = false;
+        poll: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &poll {
+            if self.timer.is_some() {
+                self.taken += written.as_ref().map_or(0, |written| *written as u64);
+                self.waited += self.stalled.take().map_or(Duration::ZERO, |since| since.elapsed());
+                if is_too_slow(self.taken, self.waited, self.min_rate) {
+                    return Poll::Ready(Err(too_slow()));
+                }
+            }
             return poll;
         }
         let limit = self.write_idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !std::mem::replace(&mut self.stalled, true) {
-            timer.as_mut().reset(Instant::now() + limit);
+        if self.stalled.is_none() {
+            let now = Instant::now();
+            self.stalled = Some(now);
+            timer.as_mut().reset(now + limit);
         }
-        timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        timer.as_mut().poll(cx).map(|()| Err(too_slow()))
     }
+}
+
+/// RFC 9113 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")
 }
 
 impl AsyncRead for Watched {
@@ -73,8 +120,10 @@ impl AsyncRead for Watched {
         let poll = self.stream.poll_read(cx, buf);
         let read = &buf.filled()[before..];
         self.watch.observe(read);
-        if read.len() > "PRI".len() {
-            self.spoke.store(true, Ordering::Relaxed);
+        let read_now = read.len();
+        if self.preface < PREFACE.len() && read_now > 0 {
+            let read = &buf.filled()[before..];
+            self.listen(read);
         }
         poll
     }
