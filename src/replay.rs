@@ -8,6 +8,7 @@ mod begin;
 mod classes;
 mod closing;
 mod delivery;
+mod expired;
 mod lane;
 mod live;
 mod order;

@@ -481,6 +481,15 @@ impl Store {
         self.shared().index().due(scope, now, at_most)
     }
 
+    /// Stored entries that nothing may send any more because they are past `expires`, among some from `from` on; and
+    /// where to look on, if there are more to look at. No IO.
+    pub fn expired(&self, from: Seq, now: UnixMillis) -> (Vec<Seq>, Option<Seq>) {
+        if self.is_damaged() {
+            return (Vec::new(), None);
+        }
+        self.shared().index().expired(from, now, LOOK_AT)
+    }
+
     /// When the next stored entry of the scope falls due, if none is due now. No IO.
     pub fn next_due(&self, scope: &Scope, now: UnixMillis) -> Option<UnixMillis> {
         if self.is_damaged() {
@@ -773,6 +782,9 @@ fn or_empty<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
 fn writer_gone() -> StoreError {
     StoreError::Failed("the store's writer ended".into())
 }
+
+/// Open entries looked at while the index is locked.
+const LOOK_AT: usize = 2048;
 
 /// Most entries of a page.
 const LONGEST_PAGE: u32 = 200;

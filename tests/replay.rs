@@ -284,6 +284,35 @@ async fn nothing_is_sent_past_its_expiry() {
     assert!(posted(&app).is_empty());
 }
 
+/// Nobody has to wait for the app to learn that a customer waits in vain. Also on a route that waits for a person.
+#[tokio::test]
+async fn what_expires_while_the_app_is_down_is_held_then_and_still_counted() {
+    for trigger in ["", "trigger = \"manual\""] {
+        let mut app = App::start().await;
+        let text = config(app.address(), "", "", trigger)
+            .replace("[route.orders.stand_in]", "[route.orders.stand_in]\nexpires = \"1s\"");
+        let standin = Standin::start(&text).await;
+        assert_eq!(standin.get("/").await.status, 200);
+        app.stop().await;
+        stored(&standin, ["1", "2"]).await;
+        become_of(&standin, &[("held(expired)", 2)]).await;
+        let status = standin.admin_get("/api/v1/status").await.json();
+        let route = &status["routes"][0];
+        assert_eq!((&route["open"], &route["held"]), (&2.into(), &2.into()), "{route}");
+
+        // A person may still want it sent.
+        let release = format!("/api/v1/entries/{}/release", standin.entries().await[1]["seq"]);
+        let why = serde_json::json!({ "reason": "the customer still wants it", "extend": "1h" });
+        assert_eq!(standin.admin_post(&release, &why).await.status, 200);
+        app.restart().await;
+        if !trigger.is_empty() {
+            assert_eq!(standin.admin_post("/api/v1/replay/runs", &why).await.status, 202);
+        }
+        become_of(&standin, &[("completed", 1), ("held(expired)", 1)]).await;
+        assert_eq!(posted(&app), ["1"]);
+    }
+}
+
 #[tokio::test]
 async fn a_no_is_declined_and_refused_credentials_wait_for_a_person() {
     let mut app = App::start().await;

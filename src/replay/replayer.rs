@@ -22,6 +22,7 @@ use super::{
     Parts, RunState, Shared,
     backoff::Chance,
     delivery::{CameTo, Delivery, Done},
+    expired::hold_expired,
     lane::Lane,
     orphans::hold_orphans,
     pace::Ticket,
@@ -61,7 +62,7 @@ pub(super) struct Work {
     pub delivery: Rc<Delivery>,
     pub lanes: Vec<Lane>,
     pub sends: FuturesUnordered<LocalBoxFuture<'static, Sent>>,
-    /// Writing down of runs, holding of orphans.
+    /// Writing down of runs, holding of orphans and of what has expired.
     pub chores: FuturesUnordered<LocalBoxFuture<'static, Chore>>,
     pub store_changes: watch::Receiver<u64>,
     pub mode_changes: watch::Receiver<u64>,
@@ -73,6 +74,7 @@ pub(super) struct Work {
     pub last_pass: Instant,
     pub next_sample: Instant,
     pub next_orphans: Instant,
+    pub next_expired: Instant,
     pub next_publish: Instant,
     pub dirty: bool,
     /// The store could not write: nothing is begun before.
@@ -94,6 +96,7 @@ pub(super) struct Sent {
 pub(super) enum Chore {
     Remembered,
     Orphans,
+    Expired,
 }
 
 impl Work {
@@ -114,6 +117,7 @@ impl Work {
             last_pass: now,
             next_sample: now,
             next_orphans: now,
+            next_expired: now,
             next_publish: now,
             dirty: true,
             store_rests_until: now,
@@ -147,6 +151,7 @@ impl Work {
         self.lanes.iter_mut().for_each(|lane| lane.look(now));
         self.sample(now);
         self.look_for_orphans(now);
+        self.look_for_expired(now);
         self.notice_people();
         self.start_by_itself(now);
         let mut active = self.active();
@@ -190,6 +195,14 @@ impl Work {
         }
     }
 
+    fn look_for_expired(&mut self, now: Instant) {
+        if now >= self.next_expired {
+            self.next_expired = now + Duration::from_secs(86_400); // until this round is done
+            let round = hold_expired(self.parts.clone()).map(|()| Chore::Expired);
+            self.chores.push(round.boxed_local());
+        }
+    }
+
     fn publish(&mut self, now: Instant) {
         if self.dirty && now >= self.next_publish {
             self.dirty = false;
@@ -222,8 +235,10 @@ impl Work {
                 self.settle(sent);
             }
         }
-        if finished == Some(Chore::Orphans) {
-            self.next_orphans = Instant::now() + ORPHANS_EVERY;
+        match finished {
+            Some(Chore::Orphans) => self.next_orphans = Instant::now() + ORPHANS_EVERY,
+            Some(Chore::Expired) => self.next_expired = Instant::now() + EXPIRED_EVERY,
+            Some(Chore::Remembered) | None => {}
         }
         if store_changed {
             // Many changes, one pass; what ends meanwhile is settled, and begun anew, without waiting for it.
@@ -293,6 +308,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const ORPHANS_EVERY: Duration = Duration::from_secs(30);
+const EXPIRED_EVERY: Duration = Duration::from_secs(5);
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 const STORE_CHANGES_EVERY: Duration = Duration::from_millis(10);
 const STORE_RESTS: Duration = Duration::from_secs(1);

@@ -264,3 +264,36 @@ async fn notes_are_history_of_any_entry_that_is_or_was() {
     assert_eq!((history[4].state, &*history[4].who), (State::Closed, "ada"));
     assert!(matches!(store.note(Seq(9), "a", "b", None).await, Err(StoreError::NotFound)));
 }
+
+#[tokio::test]
+async fn what_has_expired_is_found_portion_by_portion_and_not_while_it_may_still_be_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let now = UnixMillis::now();
+    let (past, future) = (now.minus(HOUR), now.plus(HOUR));
+    let entries = (0..5000).map(|key| NewEntry {
+        expires_at: if key % 2 == 0 { past } else { future },
+        not_before: if key % 4 == 0 { past } else { now.plus(HOUR / 2) },
+        ..entry(key)
+    });
+    let seqs: Vec<Seq> = append_all(&store, entries).await.iter().map(Durable::seq).collect();
+    store.hold(seqs[4], "anna", "a test").await.unwrap();
+
+    let all = |at: UnixMillis| {
+        let (mut found, mut from, mut looks) = (Vec::new(), Some(Seq(0)), 0);
+        while let Some(seq) = from {
+            let (expired, next) = store.expired(seq, at);
+            found.extend(expired);
+            (from, looks) = (next, looks + 1);
+        }
+        assert!(looks > 1, "nobody holds the index for so long");
+        found
+    };
+    let expected = |step: usize| -> Vec<Seq> {
+        seqs.iter().step_by(step).copied().filter(|seq| *seq != seqs[4]).collect()
+    };
+    assert_eq!(all(now), expected(4));
+    assert_eq!(all(now.plus(HOUR / 2)), expected(2), "its late window is over, too");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);

@@ -122,6 +122,25 @@ impl OpenIndex {
             .min()
     }
 
+    /// Stored entries past their expiry, heads of their sequences or not, among the next `look_at` from `from` on; and where
+    /// to go on. One that waits for its `not_before` may still be closed by a late answer: it is not among them yet.
+    pub(in crate::store) fn expired(
+        &self,
+        from: Seq,
+        now: UnixMillis,
+        look_at: usize,
+    ) -> (Vec<Seq>, Option<Seq>) {
+        let is_over = |row: &Row| {
+            row.state == State::Stored
+                && row.seq <= self.visible
+                && row.expires_at.max(row.not_before) <= now.0
+        };
+        let mut rows = self.rows.up_from(from.0);
+        let looked_at = rows.by_ref().take(look_at);
+        let expired = looked_at.filter(|row| is_over(row)).map(|row| Seq(row.seq)).collect();
+        (expired, rows.next().map(|row| Seq(row.seq)))
+    }
+
     pub(in crate::store) fn open_in(&self, scope: &Scope) -> u64 {
         if let Some(seq) = scope.seq {
             let open = self.rows.get(seq.0);

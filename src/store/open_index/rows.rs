@@ -59,6 +59,14 @@ impl Rows {
         self.blocks.values().next()?.rows.iter().flatten().next()
     }
 
+    /// Those from `from` on, in their order.
+    pub(super) fn up_from(&self, from: i64) -> impl Iterator<Item = &Row> {
+        self.blocks
+            .range(block(from)..)
+            .flat_map(|(_, block)| block.rows.iter().flatten())
+            .filter(move |row| row.seq >= from)
+    }
+
     /// Those below `before`, the last one first.
     pub(super) fn down_from(&self, before: i64) -> impl Iterator<Item = &Row> {
         self.blocks
