@@ -115,6 +115,11 @@ impl Expr {
         self.compiled.roots.response
     }
 
+    /// Whether it looks at the body of the app's answer, which is not there while it only passes through.
+    pub fn reads_answer_body(&self) -> bool {
+        self.compiled.roots.answer_body
+    }
+
     /// The value as a bool; anything else is a fault.
     pub fn to_bool(&self, facts: &Facts<'_>) -> Result<bool, ExprFault> {
         self.with_value(facts, |value| match value {

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use self::closing::{late_outcome, live_outcome};
+pub(crate) use self::closing::{Live, late_outcome, live_outcome};
 pub use self::replayer::Replayer;
 use self::runs::{Book, Run, Wish};
 use crate::{

@@ -485,6 +485,54 @@ async fn what_an_unprotected_app_has_answered_is_not_stood_in_for() {
     assert_eq!(ids(&app).len(), 5, "four live, one replayed");
 }
 
+/// Rules over status and headers are asked of live answers too, so that a plain success is none that nobody understands;
+/// where a rule would have to look into the body, which only passes through, a success is left as it is.
+#[tokio::test]
+async fn a_live_success_under_a_rule_in_cel_is_no_doubt() {
+    let mut app = App::start().await;
+    for rule in [
+        "response.status == 201",
+        "response.status == 201 && response.headers['content-type'].startsWith('application/')",
+        "body.cents > 0 && response.status == 201",
+        "response.status == 201 && response.body.status == 'accepted'",
+    ] {
+        let rule = format!("trigger = \"auto\"\nsuccess = \"{rule}\"");
+        let config = config(app.address(), NO_BREAKER, PROTECTED);
+        let standin = Standin::start(&config.replace("trigger = \"auto\"", &rule)).await;
+        standin.upstream_is("up").await;
+        assert_eq!(standin.send(order("k", "c")).await.status, 201);
+        app.answer_with(|seen| {
+            let status = if seen.method == Method::POST { 202 } else { 200 };
+            http::Response::builder().status(status).body(Bytes::new()).unwrap()
+        });
+        assert_eq!(standin.send(order("other", "c")).await.status, 202);
+        app.stop().await;
+        assert!(is_stood_in(&standin.send(order("k", "c")).await), "{rule}");
+        assert_eq!(standin.entry().await["certainty"], "not_sent", "{rule}");
+        assert!(is_stood_in(&standin.send(order("other", "c")).await), "{rule}");
+        let entries = standin.entries().await;
+        let unknown = entries.iter().filter(|entry| entry["certainty"] == "sent_unknown").count();
+        let seen_through = !rule.contains("response.body");
+        assert_eq!(unknown, usize::from(seen_through), "{rule}: 202 is not what it asks for");
+        app.behave(Behaviour::Answer);
+        app.restart().await;
+    }
+}
+
+/// The same where nothing protects: what the app may have applied is not stood in for, whether a rule sees it or not.
+#[tokio::test]
+async fn an_unprotected_success_that_no_rule_can_judge_is_not_stood_in_for() {
+    let mut app = App::start().await;
+    let rule = "trigger = \"auto\"\nsuccess = \"response.body.status == 'accepted'\"";
+    let config = config(app.address(), NO_BREAKER, "").replace("trigger = \"auto\"", rule);
+    let standin = Standin::start(&config).await;
+    standin.upstream_is("up").await;
+    assert_eq!(standin.send(order("k", "c")).await.status, 201);
+    app.stop().await;
+    assert_honest(&standin.send(order("k", "c")).await, 503);
+    assert!(is_stood_in(&standin.send(order("fresh", "c")).await));
+}
+
 /// A router before standin gives the id, and keeps it over its own tries.
 #[tokio::test]
 async fn a_doubtful_try_of_a_trusted_peers_id_is_a_doubt_too() {

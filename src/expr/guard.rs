@@ -40,6 +40,8 @@ pub(super) struct Roots {
     pub(super) reason: bool,
     pub(super) now: bool,
     pub(super) response: bool,
+    /// The body of `response`, or `response` as a whole.
+    pub(super) answer_body: bool,
     /// Loops over lists.
     pub(super) loops: bool,
 }
@@ -113,7 +115,13 @@ impl<'t> Check<'t> {
                 if let Expr::Ident(name) = &select.operand.expr {
                     self.known_field(name, &select.field)?;
                 }
-                self.node(&select.operand, below, loops)
+                let seen = self.roots.answer_body;
+                self.node(&select.operand, below, loops)?;
+                // Its status and its headers can be looked at without it.
+                if matches!(&select.operand.expr, Expr::Ident(name) if name == "response") {
+                    self.roots.answer_body = seen || select.field == "body";
+                }
+                Ok(())
             }
             Expr::Call(call) => {
                 check_function(&call.func_name, call.target.is_some(), &call.args)?;
@@ -161,6 +169,7 @@ impl<'t> Check<'t> {
             return Ok(());
         }
         let roots = &mut self.roots;
+        roots.answer_body |= name == "response";
         *match name {
             "request" => &mut roots.request,
             "body" => &mut roots.body,

@@ -344,6 +344,26 @@ fn rules_over_the_answer() {
 }
 
 #[test]
+fn a_rule_that_looks_at_the_answers_body_is_known() {
+    for (source, reads) in [
+        ("response.status == 201", false),
+        ("response.headers[\"retry-after\"] == \"1\" || \"x\" in response.headers", false),
+        ("body.status == 201 && request.id == \"body\"", false),
+        ("response.body.ok == true", true),
+        ("response.status == 201 && response.body.ok == true", true),
+        ("response.body.ok == true && response.status == 201", true),
+        ("has(response.body.ok) || response.status == 201", true),
+        ("response[\"body\"] == 1", true),
+        ("{\"a\": response}.a.status == 201", true),
+        ("[response.status].exists(status, status == 201)", false),
+        ("[response.status].exists(status, response.body == status)", true),
+    ] {
+        let rule = Expr::compile(source).unwrap_or_else(|fault| panic!("{source}: {fault}"));
+        assert_eq!(rule.reads_answer_body(), reads, "{source}");
+    }
+}
+
+#[test]
 fn a_fault_shows_nothing_of_the_request() {
     let secret = Sample::new(json!({"card": "4111111111111111", "n": 1}));
     for source in [

@@ -20,7 +20,7 @@ use crate::{
     client_body::{BodyFault, FromClient},
     config::Role,
     mode::Mode,
-    replay,
+    replay::Live,
     router::{Matched, Route},
     stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
     store::{Certainty, Durable, Outcome, Reason, StoreError},
@@ -225,20 +225,32 @@ impl Case {
     /// request leaves a doubt.
     async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
         let status = response.status();
-        match replay::live_outcome(&self.route.config.replay, status) {
-            Some((outcome, why)) => {
+        match self.says(who, &response) {
+            Live::Closes(outcome, why) => {
                 self.remember_outcome(who, outcome);
                 if self.stand_in().store().anything_known() {
                     self.stand_in().close_live(who.identity.key, outcome, &why, status).await;
                 }
             }
-            // A 5xx or a redirect: it may have been applied.
-            None if !status.is_client_error() => {
-                self.raise_doubt(who, &format!("the app answered {status}")).await;
+            Live::NotApplied => {}
+            // A 5xx or a redirect.
+            Live::Doubtful => self.raise_doubt(who, &format!("the app answered {status}")).await,
+            // An app that notices duplicates may have it again; an entry that is open is not what it was.
+            Live::Unseen => {
+                if self.route.config.app_dedupes.is_none() {
+                    self.remember_outcome(who, Outcome::Completed);
+                }
+                self.worsen(who, &format!("the app answered {status}")).await;
             }
-            None => {}
         }
         by_app(response.map(Answer::App))
+    }
+
+    fn says(&self, who: &Identified, response: &Response<AnswerBody>) -> Live {
+        let body = self.body.as_ref().and_then(Option::as_ref).map(|body| &body.bytes[..]);
+        let asked = self.asked(&who.request_id);
+        let answer = (response.status(), response.headers());
+        self.policy.live_outcome(&asked, body, &who.identity.principal, answer)
     }
 
     /// The app has said what became of the key. If it would not notice a second time, a yes is for good, and a no takes
@@ -319,7 +331,12 @@ impl Case {
             return;
         }
         self.stand_in().doubts().raise(who.identity.key);
-        if self.stand_in().store().anything_known() {
+        self.worsen(who, cause).await;
+    }
+
+    /// An open entry of its key is not what it was: the app has heard of it.
+    async fn worsen(&self, who: &Identified, cause: &str) {
+        if self.others_may_have(who) && self.stand_in().store().anything_known() {
             let not_before = UnixMillis::now().plus(self.route.upstream.config.late_window);
             self.stand_in().worsen(who.identity.key, not_before, cause).await;
         }

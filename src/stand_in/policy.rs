@@ -16,7 +16,8 @@ use super::{
 use crate::{
     canonical::canonical_path,
     config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
-    expr::{ExprFault, Facts},
+    expr::{ExprFault, Facts, ResponseFacts},
+    replay::{self, Live},
     router::Route,
     store::{Caps, Digest, Identity, KeptAnswer, Reason},
     time::UnixMillis,
@@ -137,6 +138,31 @@ impl Policy {
 
     pub(super) fn redacted(&self) -> &[HeaderName] {
         &self.redacted
+    }
+
+    /// What the app's answer says of a live request. `body` is the request's, if it was kept.
+    pub(crate) fn live_outcome(
+        &self,
+        asked: &Asked<'_>,
+        body: Option<&[u8]>,
+        principal: &str,
+        answer: (StatusCode, &HeaderMap),
+    ) -> Live {
+        let (status, headers) = answer;
+        let nothing = Value::Null;
+        replay::live_outcome(&self.config.replay, status, |rule| {
+            if rule.reads_answer_body() || (rule.reads_body() && body.is_none()) {
+                return None;
+            }
+            // As for replays: JSON or nothing.
+            let bytes = body.filter(|_| rule.reads_body()).unwrap_or_default();
+            let body = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+            let path = canonical_path(asked.head.uri.path());
+            let mut facts = facts(asked, &path.path, &body, principal, "");
+            let status = status.as_u16();
+            facts.response = Some(ResponseFacts { status, headers, body: &nothing });
+            Some(rule.to_bool(&facts))
+        })
     }
 
     /// What must be equal for two requests with one key to be the same.
