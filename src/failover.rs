@@ -12,12 +12,7 @@ mod outgoing;
 mod refusal;
 mod tunnel;
 
-use std::{
-    convert::Infallible,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
@@ -36,7 +31,7 @@ use crate::{
     signature::REPLAY,
     stand_in::StandIn,
     store::Certainty,
-    telemetry::{ANSWERED, Answered, WorkerCounters},
+    telemetry::{ANSWERED, Answered, WorkerCounters, add, subtract},
     upstream::{
         Connections, UpstreamError,
         body_copy::Budget,
@@ -215,7 +210,7 @@ impl Failover {
     }
 
     fn counting(&self, place: usize) -> Counting {
-        self.0.counters.requests_in_flight.fetch_add(1, Ordering::Relaxed);
+        add(&self.0.counters.requests_in_flight, 1);
         Counting { counters: Arc::clone(&self.0.counters), place, done: false }
     }
 }
@@ -253,10 +248,9 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        self.counters.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
+        subtract(&self.counters.requests_in_flight, 1);
         if !self.done {
-            self.counters.route(self.place).answered[Answered::ClientGone as usize]
-                .fetch_add(1, Ordering::Relaxed);
+            add(&self.counters.route(self.place).answered[Answered::ClientGone as usize], 1);
         }
     }
 }

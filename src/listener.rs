@@ -5,44 +5,39 @@ mod drain;
 pub mod framing;
 mod per_client;
 mod presence;
+mod protocols;
 mod socket;
 
 use std::{
     cell::RefCell,
     convert::Infallible,
     error::Error as StdError,
-    future::{Future, poll_fn},
+    future::Future,
     io,
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
-use filters::{peer::ClientAddr, request_check::FramingVerdict};
+use filters::peer::Client;
 use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
 pub use self::per_client::PerClient;
 pub use self::{drain::Drain, presence::Presence};
-use self::{framing::FramingWatch, socket::Watched};
+use self::{framing::FramingWatch, protocols::Protocols, socket::Watched};
 use crate::{
     client_body::{BodyLimits, ReceivedBody},
-    config::{Limits, ListenConfig},
-    telemetry::WorkerCounters,
+    config::ListenConfig,
+    telemetry::{WorkerCounters, add, subtract},
 };
 
 /// What all workers share of listening.
@@ -68,7 +63,7 @@ pub async fn serve<S, B>(
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let builder = Rc::new(connection_builder(&listening.config));
+    let protocols = Rc::new(Protocols::new(&listening.config));
     let open = Rc::new(OpenConnections { all: Arc::clone(&listening.connections), counters });
     loop {
         wait_for_room(&listening, &drain).await;
@@ -77,7 +72,7 @@ pub async fn serve<S, B>(
             Ok((stream, peer)) => {
                 // Another worker may have given the last place away meanwhile.
                 let place = place(&open, &listening, &drain).await;
-                begin(stream, peer, &listening, &builder, chain.clone(), &drain, place)
+                begin(stream, peer, &listening, &protocols, chain.clone(), &drain, place)
             }
             Err(error) => after_accept_error(&error).await,
         }
@@ -86,7 +81,7 @@ pub async fn serve<S, B>(
     let Ok(listener) = listener.into_std() else { return drain.all_over().await };
     while let Some((stream, peer)) = accept_now(&listener) {
         let place = place(&open, &listening, &drain).await;
-        begin(stream, peer, &listening, &builder, chain.clone(), &drain, place);
+        begin(stream, peer, &listening, &protocols, chain.clone(), &drain, place);
     }
     drop(listener);
     drain.all_over().await;
@@ -96,7 +91,7 @@ fn begin<S, B>(
     stream: TcpStream,
     peer: SocketAddr,
     listening: &Listening,
-    builder: &Rc<auto::Builder<LocalExecutor>>,
+    protocols: &Rc<Protocols>,
     chain: S,
     drain: &Rc<Drain>,
     place: Place,
@@ -111,70 +106,32 @@ fn begin<S, B>(
     // A failure here only costs latency.
     stream.set_nodelay(true).ok();
     let limits = &listening.config.limits;
-    let verdict = FramingVerdict::default();
-    let watch = FramingWatch::new(verdict.clone());
+    let client = Client::new(peer);
+    let watch = FramingWatch::new(client.framing.clone());
     let presence = Presence::new(stream);
-    let stream = Watched::new(presence.clone(), watch, limits.write_idle, limits.min_rate);
-    let spoke = stream.spoke();
-    let io = TokioIo::new(stream);
+    let stream = Watched::new(presence.clone(), watch, limits);
     let service = Adapter {
         chain: RefCell::new(chain),
-        peer,
+        client,
         presence: presence.clone(),
-        verdict,
         limits: BodyLimits { length: limits.body, idle: limits.body_idle, rate: limits.min_rate },
     };
     // Inside from now on: the drain must not be over before its task has begun.
-    let (builder, here) = (Rc::clone(builder), drain.enter());
-    let head_timeout = limits.head_timeout;
+    let (protocols, here) = (Rc::clone(protocols), drain.enter());
     spawn(async move {
         let (_place, _its_place) = (place, its_place);
-        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-        let mut goodbye = pin!(goodbye(&here, &spoke));
-        // hyper's own timer for heads begins when it is known which protocol is spoken.
-        let mut silence = pin!(tokio::time::sleep(head_timeout));
-        let mut told = false;
-        let ended = poll_fn(|cx| {
-            let ended = connection.as_mut().poll(cx);
-            if !spoke.load(Ordering::Relaxed) && silence.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            if ended.is_ready() || told || goodbye.as_mut().poll(cx).is_pending() {
-                return ended;
-            }
-            told = true;
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().poll(cx)
-        });
-        if let Err(error) = ended.await {
-            tracing::debug!(%peer, error, "connection ended");
+        if let Err(error) = protocols.serve(stream, service, &here).await {
+            tracing::debug!(%peer, error = &*error, "connection ended");
         }
         presence.settle().await;
     });
 }
 
-/// Ready when the connection is to be told of the drain. hyper lets go at once of one that has said nothing yet; but
-/// its first request may be on the way, and was not refused.
-async fn goodbye(here: &drain::Inside, spoke: &AtomicBool) {
-    poll_fn(|cx| if here.poll_begun(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-    let first_word = async {
-        while !spoke.load(Ordering::Relaxed) {
-            tokio::time::sleep(ROOM_LOOK).await;
-        }
-    };
-    // Silence until the end of the time is as good a reason to say goodbye.
-    tokio::time::timeout(FIRST_WORD, first_word).await.ok();
-}
-
-/// How long a connection that has said nothing may still begin to speak when the drain begins.
-const FIRST_WORD: Duration = Duration::from_millis(500);
-
 /// hyper's view of the filter chain: each request with what is known of its connection.
 struct Adapter<S> {
     chain: RefCell<S>,
-    peer: SocketAddr,
+    client: Client,
     presence: Presence,
-    verdict: FramingVerdict,
     limits: BodyLimits,
 }
 
@@ -191,48 +148,8 @@ where
         let presence = (request.version() < Version::HTTP_2).then(|| self.presence.clone());
         let mut request =
             request.map(|incoming| ReceivedBody::new(incoming, self.limits, presence));
-        request.extensions_mut().insert(ClientAddr(self.peer));
-        request.extensions_mut().insert(self.verdict.clone());
+        request.extensions_mut().insert(self.client.clone());
         self.chain.borrow_mut().call(request)
-    }
-}
-
-fn connection_builder(config: &ListenConfig) -> auto::Builder<LocalExecutor> {
-    let Limits { head, headers, head_timeout, .. } = config.limits;
-    let head = usize::try_from(head).unwrap_or(usize::MAX);
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // A client that half-closes has asked and waits for its answer.
-        .half_close(true)
-        .header_read_timeout(head_timeout)
-        .max_headers(headers)
-        .max_buf_size(head.max(SMALLEST_BUFFER));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(head_timeout)
-        .keep_alive_timeout(head_timeout);
-    if config.http2 { builder } else { builder.http1_only() }
-}
-
-/// hyper refuses smaller ones.
-const SMALLEST_BUFFER: usize = 8192;
-/// HTTP/2 streams of one connection at once.
-const STREAMS: u32 = 100;
-
-/// Spawns on this worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        spawn(async move {
-            future.await;
-        });
     }
 }
 
@@ -257,8 +174,8 @@ impl OpenConnections {
     fn enter(open: &Rc<Self>, most: usize) -> Option<Place> {
         let one_more = |now: usize| (now < most).then_some(now + 1);
         open.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        open.counters.connections_open.fetch_add(1, Ordering::Relaxed);
-        open.counters.connections_total.fetch_add(1, Ordering::Relaxed);
+        add(&open.counters.connections_open, 1);
+        add(&open.counters.connections_total, 1);
         Some(Place(Rc::clone(open)))
     }
 }
@@ -266,7 +183,7 @@ impl OpenConnections {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.all.fetch_sub(1, Ordering::Relaxed);
-        self.0.counters.connections_open.fetch_sub(1, Ordering::Relaxed);
+        subtract(&self.0.counters.connections_open, 1);
     }
 }
 

@@ -38,6 +38,7 @@ pub use self::{
     http1::Fault,
 };
 use self::{
+    attempt::Timers,
     breaker::{Admission, Breaker, Change},
     connection::{Connection, Idle},
     endpoint::Endpoints,
@@ -83,6 +84,7 @@ pub struct Connections(Rc<Inner>);
 struct Inner {
     upstream: Arc<Upstream>,
     idle: Idle,
+    timers: Timers,
 }
 
 /// An answer read whole.
@@ -204,11 +206,15 @@ impl Upstream {
 impl Connections {
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let idle = Idle::new(upstream.endpoints.len());
-        Self(Rc::new(Inner { upstream, idle }))
+        Self(Rc::new(Inner { upstream, idle, timers: Timers::default() }))
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.0.upstream
+    }
+
+    fn timers(&self) -> &Timers {
+        &self.0.timers
     }
 
     /// Closes connections that were idle for too long.
@@ -225,7 +231,7 @@ impl Connections {
     ) -> Result<Response<AnswerBody>, UpstreamError> {
         let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
         let exchange = pin!(self.send(request, progress));
-        let result = attempt::within(exchange, progress, timeout, &self.0.upstream).await;
+        let result = attempt::within(exchange, progress, timeout, self).await;
         verdict.tell(&result);
         result
     }
@@ -250,7 +256,7 @@ impl Connections {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
         let sent = pin!(self.send_parts(request, &progress));
-        let result = attempt::within(sent, &progress, timeout, &self.0.upstream).await;
+        let result = attempt::within(sent, &progress, timeout, self).await;
         verdict.tell_status(result.as_ref().map(|(response, _)| response.status()));
         let (response, connection) = result?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

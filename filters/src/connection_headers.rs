@@ -85,13 +85,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let wants_upgrade = wants_upgrade(&request);
+        let concerned = has_any(request.headers(), belongs_to_clients_hop);
+        let wants_upgrade = concerned && wants_upgrade(&request);
         if wants_upgrade {
             request.extensions_mut().insert(WantsUpgrade);
-        } else if wants_trailers(&request) {
+        } else if concerned && wants_trailers(&request) {
             request.extensions_mut().insert(WantsTrailers);
         }
-        clean_request(request.headers_mut(), &self.request_id);
+        if concerned {
+            clean_request(request.headers_mut(), &self.request_id);
+        }
         let request_id = Arc::clone(&self.request_id);
         let request =
             request.map(|inner| Trailers { inner, request_id: Some(Arc::clone(&request_id)) });
@@ -119,7 +122,9 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS && *this.wants_upgrade;
-        clean_response(response.headers_mut(), this.request_id, switches);
+        if has_any(response.headers(), |name| is_for_one_hop(name) || frames(name)) {
+            clean_response(response.headers_mut(), this.request_id, switches);
+        }
         let request_id = Some(Arc::clone(this.request_id));
         Poll::Ready(Ok(response.map(|inner| Trailers { inner, request_id })))
     }
@@ -155,7 +160,20 @@ fn wants_trailers<B>(request: &Request<B>) -> bool {
 
 fn clean_request(headers: &mut HeaderMap, request_id: &HeaderName) {
     remove_nominated(headers, request_id);
-    remove_all(headers, |name| is_for_one_hop(name) || name == "expect");
+    remove_all(headers, belongs_to_clients_hop);
+}
+
+/// One look at all names: most messages have none of those that matter here.
+fn has_any(headers: &HeaderMap, matters: impl Fn(&str) -> bool) -> bool {
+    headers.keys().any(|name| matters(name.as_str()))
+}
+
+fn belongs_to_clients_hop(name: &str) -> bool {
+    is_for_one_hop(name) || name == "expect"
+}
+
+fn frames(name: &str) -> bool {
+    matches!(name, "content-length" | "transfer-encoding")
 }
 
 /// `Transfer-Encoding` goes as well: it is set anew for the client's connection, and not every client knows it.

@@ -17,9 +17,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::client::add_client;
+use self::client::{Sender, is_forwarded, remove_forwarded};
 use crate::{
-    peer::Trust,
+    peer::{Client, Trust},
     problem::{PROXY_STATUS, Problem, ProxyError},
 };
 
@@ -84,7 +84,7 @@ impl<S> Layer<S> for ForwardedLayer {
     type Service = Forwarded<S>;
 
     fn layer(&self, inner: S) -> Forwarded<S> {
-        Forwarded { inner, settings: Arc::clone(&self.settings) }
+        Forwarded { inner, settings: Arc::clone(&self.settings), sender: None }
     }
 }
 
@@ -92,6 +92,8 @@ impl<S> Layer<S> for ForwardedLayer {
 pub struct Forwarded<S> {
     inner: S,
     settings: Arc<Settings>,
+    /// Who sent the last request: on one connection it is always the same.
+    sender: Option<Sender>,
 }
 
 impl<S, B, RB> Service<Request<B>> for Forwarded<S>
@@ -108,17 +110,58 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if has_passed(request.headers(), &self.settings.name) {
+        let found = Found::in_fields(request.headers());
+        if found.via && has_passed(request.headers(), &self.settings.name) {
             return ResponseFuture::Loop;
         }
-        strip_marks(&mut request, self.settings.are_marks_genuine.as_deref());
-        add_client(&mut request, &self.settings.trust);
+        if found.marks {
+            strip_marks(&mut request, self.settings.are_marks_genuine.as_deref());
+        }
+        self.add_client(&mut request, found.forwarded);
         let via = self.settings.via.of(request.version());
         request.headers_mut().append(header::VIA, via);
         ResponseFuture::Passed {
             future: self.inner.call(request),
             settings: Arc::clone(&self.settings),
         }
+    }
+}
+
+impl<S> Forwarded<S> {
+    fn add_client<B>(&mut self, request: &mut Request<B>, has_forwarded: bool) {
+        let Some(client) = request.extensions().get::<Client>() else {
+            return remove_forwarded(request.headers_mut());
+        };
+        let address = client.address.ip();
+        let sender = match &self.sender {
+            Some(sender) if sender.came_from(address) => sender,
+            _ => self.sender.insert(Sender::new(address, &self.settings.trust)),
+        };
+        sender.add_to(request.headers_mut(), has_forwarded);
+    }
+}
+
+/// Which fields of a request this filter has to look at, found in one pass: most requests have none of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    via: bool,
+    marks: bool,
+    forwarded: bool,
+}
+
+impl Found {
+    fn in_fields(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            let name = name.as_str();
+            match name.as_bytes().first() {
+                Some(b'v') => found.via |= name == "via",
+                Some(b's') => found.marks |= name.starts_with(MARK),
+                Some(b'f' | b'x') => found.forwarded |= is_forwarded(name),
+                _ => {}
+            }
+        }
+        found
     }
 }
 
@@ -190,10 +233,7 @@ fn loop_problem<B: From<Full<Bytes>>>() -> Response<B> {
 }
 
 fn strip_marks<B>(request: &mut Request<B>, are_genuine: Option<&AreMarksGenuine>) {
-    let is_mark = |name: &&HeaderName| name.as_str().starts_with("standin-");
-    if !request.headers().keys().any(|name| is_mark(&name)) {
-        return;
-    }
+    let is_mark = |name: &&HeaderName| name.as_str().starts_with(MARK);
     if are_genuine
         .is_some_and(|genuine| genuine(request.method(), request.uri(), request.headers()))
     {
@@ -205,6 +245,9 @@ fn strip_marks<B>(request: &mut Request<B>, are_genuine: Option<&AreMarksGenuine
     }
 }
 
+/// What fields of standin's own begin with.
+const MARK: &str = "standin-";
+
 /// RFC 9110 5.6.2.
 fn is_token_char(char: char) -> bool {
     char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char)
@@ -213,7 +256,7 @@ fn is_token_char(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{client::forwarded_element, *};
-    use crate::peer::ClientAddr;
+    use crate::peer::Client;
     use crate::testing::{Inner, only, text};
 
     fn layer() -> ForwardedLayer {
@@ -235,7 +278,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request.extension(ClientAddr(client.parse().unwrap()));
+        let request = request.extension(Client::new(client.parse().unwrap()));
         let response = service.call(request.body(()).unwrap()).await.unwrap();
         seen.ok_or(response)
     }

@@ -8,9 +8,21 @@ use std::{
 use http::Extensions;
 use ipnet::IpNet;
 
-/// The address a request came from: an extension that the listener sets on each request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientAddr(pub SocketAddr);
+use crate::request_check::FramingVerdict;
+
+/// Where a request came from: the one extension that the listener sets on each request, for each costs allocations.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub address: SocketAddr,
+    /// What the watch of the connection's raw bytes has to say.
+    pub framing: FramingVerdict,
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, framing: FramingVerdict::default() }
+    }
+}
 
 /// Networks of the peers whose forwarding fields and request ids are kept. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -31,10 +43,7 @@ impl Trust {
 
     /// Whether the request's peer is trusted; one without an address is not.
     pub(crate) fn covers_peer_of(&self, extensions: &Extensions) -> bool {
-        match extensions.get::<ClientAddr>() {
-            Some(ClientAddr(address)) => self.covers(address.ip()),
-            None => false,
-        }
+        extensions.get::<Client>().is_some_and(|client| self.covers(client.address.ip()))
     }
 }
 

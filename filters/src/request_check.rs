@@ -20,7 +20,10 @@ use tower_service::Service;
 
 pub use self::verdict::{FramingFault, FramingVerdict};
 use self::{host::is_host_and_port, settle::settle};
-use crate::problem::{Problem, ProxyError};
+use crate::{
+    peer::Client,
+    problem::{Problem, ProxyError},
+};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestCheckLayer;
@@ -153,7 +156,7 @@ fn check_method(method: &Method) -> Result<(), Refusal> {
 fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let encoded = headers.contains_key(header::TRANSFER_ENCODING);
-    match request.extensions().get::<FramingVerdict>().and_then(FramingVerdict::fault) {
+    match request.extensions().get::<Client>().and_then(|client| client.framing.fault()) {
         None => {}
         Some(FramingFault::LengthAndEncoding) => return Err(LENGTH_AND_ENCODING),
         Some(FramingFault::Fragment) => {
@@ -383,11 +386,12 @@ mod tests {
 
     #[test]
     fn what_the_raw_bytes_showed() {
-        let verdict_of = FramingVerdict::default();
+        let client = Client::new("192.0.2.1:1".parse().unwrap());
+        let verdict_of = client.framing.clone();
         let mut plain = http1("/", &[("host", "a")]);
-        plain.extensions_mut().insert(verdict_of.clone());
+        plain.extensions_mut().insert(client.clone());
         let mut encoded = http1("/", &[("host", "a"), ("transfer-encoding", "chunked")]);
-        encoded.extensions_mut().insert(verdict_of.clone());
+        encoded.extensions_mut().insert(client);
         assert_eq!((verdict(&plain), verdict(&encoded)), (0, 0));
         verdict_of.report(FramingFault::Lost);
         assert_eq!((verdict(&plain), verdict(&encoded)), (0, 400));

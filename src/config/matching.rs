@@ -59,22 +59,26 @@ impl RoutePattern {
         let mut params = Vec::new();
         for segment in &self.segments {
             let left = rest?;
-            if let Segment::Rest(name) = segment {
-                params.push((name.clone(), left.to_owned()));
-                return Some(params);
-            }
-            let (head, tail) = match left.split_once('/') {
-                Some((head, tail)) => (head, Some(tail)),
-                None => (left, None),
-            };
-            match segment {
-                Segment::Literal(text) if text == head => {}
-                Segment::Param(name) if !head.is_empty() => {
-                    params.push((name.clone(), head.to_owned()));
+            rest = match segment {
+                Segment::Rest(name) => {
+                    params.push((name.clone(), left.to_owned()));
+                    return Some(params);
                 }
-                _ => return None,
-            }
-            rest = tail;
+                // Nearly all routes that do not fit end here, at the first bytes that differ.
+                Segment::Literal(text) => match left.strip_prefix(text.as_str())? {
+                    "" => None,
+                    more => Some(more.strip_prefix('/')?),
+                },
+                Segment::Param(name) => {
+                    let end = memchr::memchr(b'/', left.as_bytes());
+                    let head = &left[..end.unwrap_or(left.len())];
+                    if head.is_empty() {
+                        return None;
+                    }
+                    params.push((name.clone(), head.to_owned()));
+                    end.map(|end| &left[end + 1..])
+                }
+            };
         }
         rest.is_none().then_some(params)
     }

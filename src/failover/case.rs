@@ -7,7 +7,7 @@ mod known;
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use filters::{connection_headers::WantsTrailers, peer::ClientAddr, request_id::RequestId};
+use filters::{connection_headers::WantsTrailers, peer, request_id::RequestId};
 use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 
@@ -73,8 +73,8 @@ impl Case {
         let (parts, body) = request.into_parts();
         let client_ip = parts
             .extensions
-            .get::<ClientAddr>()
-            .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+            .get::<peer::Client>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip());
         let progress = Rc::new(Progress::default());
         let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();

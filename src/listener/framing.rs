@@ -21,6 +21,8 @@ pub struct FramingWatch {
     head: Head,
     /// Nothing was read yet but empty lines: here, and only here, may the HTTP/2 preface come.
     is_first: bool,
+    /// Heads that ended so far.
+    heads: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +65,22 @@ impl FramingWatch {
             partial: Partial::new(),
             head: Head::default(),
             is_first: true,
+            heads: 0,
         }
     }
 
-    /// To be called with all bytes that come from the client, in order, before hyper sees them.
-    pub fn observe(&mut self, mut bytes: &[u8]) {
+    /// A head, or more of one, comes next; or it is not known what comes.
+    pub fn awaits_head(&self) -> bool {
+        matches!(self.state, State::RequestLine | State::Fields | State::Lost)
+    }
+
+    /// To be called with all bytes that come from the client, in order, before hyper sees them. True when a head ended
+    /// in them, or where that is not known.
+    pub fn observe(&mut self, mut bytes: &[u8]) -> bool {
+        let heads = self.heads;
         while !bytes.is_empty() {
             match self.state {
-                State::Off | State::Lost => return,
+                State::Off | State::Lost => return true,
                 State::Length(left) => {
                     let left = skip(&mut bytes, left);
                     self.state = if left == 0 { State::RequestLine } else { State::Length(left) };
@@ -82,6 +92,7 @@ impl FramingWatch {
                 _ => self.observe_line(&mut bytes),
             }
         }
+        heads != self.heads
     }
 
     fn observe_line(&mut self, bytes: &mut &[u8]) {
@@ -138,6 +149,7 @@ impl FramingWatch {
 
     /// RFC 9112 6.3, as hyper does it: the coding wins over the length, one that does not end in `chunked` is refused.
     fn head_ends(&mut self) {
+        self.heads = self.heads.wrapping_add(1);
         self.state = match (self.head.length, self.head.chunked) {
             (Some(_), Some(_)) => {
                 self.verdict.report(FramingFault::LengthAndEncoding);

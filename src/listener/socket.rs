@@ -1,8 +1,10 @@
-//! The client's socket: watched for ambiguous framing, bounded in how long it may take nothing of its answer.
+//! The client's socket: watched for ambiguous framing, bounded in how long a head may take to come, and in how long the
+//! client may take nothing of its answer.
 
 use std::{
     future::Future,
     io,
+    mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -13,67 +15,146 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
 
-use crate::client_body::is_too_slow;
-
-use super::{framing::FramingWatch, presence::Presence};
+use super::{framing::FramingWatch, presence::Presence, protocols::Speaks};
+use crate::{client_body::is_too_slow, config::Limits};
 
 /// See the module.
 pub(super) struct Watched {
     stream: Presence,
     watch: FramingWatch,
-    write_idle: Duration,
-    /// Made when a write had to wait for the first time; counts while `stalled`.
-    timer: Option<Pin<Box<Sleep>>>,
-    stalled: Option<Instant>,
-    /// Since the first stall: how long writes had to wait, and what was taken.
+    /// What was read to learn which protocol it is, and is still to be read by it.
+    first: BytesMut,
+    /// While a head is waited for, or comes.
+    head: Wait,
+    /// While a write waits.
+    write: Wait,
+    /// Since the first such wait: how long they were, and what was taken.
     waited: Duration,
     taken: u64,
     min_rate: u64,
-    /// Bytes that were those of HTTP/2's preface so far.
-    preface: usize,
-    spoke: Arc<AtomicBool>,
+    handed_over: HandedOver,
+}
+
+/// Says that the connection speaks another protocol from now on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HandedOver(Arc<AtomicBool>);
+
+impl HandedOver {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A wait that must not last longer than its limit.
+struct Wait {
+    limit: Duration,
+    /// Made when it is needed for the first time. Set to a later time again and again it costs the runtime nothing.
+    timer: Option<Pin<Box<Sleep>>>,
+    since: Option<Instant>,
+}
+
+impl Wait {
+    fn new(limit: Duration) -> Self {
+        Self { limit, timer: None, since: None }
+    }
+
+    /// How long it lasted, if there was one.
+    fn over(&mut self) -> Duration {
+        self.since.take().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Ready when it has lasted too long; it begins with the first of these in a row.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begins = self.since.is_none();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let end = since + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        if begins {
+            timer.as_mut().reset(end);
+        }
+        timer.as_mut().poll(cx)
+    }
 }
 
 impl Watched {
-    pub(super) fn new(
-        stream: Presence,
-        watch: FramingWatch,
-        write_idle: Duration,
-        min_rate: u64,
-    ) -> Self {
+    pub(super) fn new(stream: Presence, watch: FramingWatch, limits: &Limits) -> Self {
         Self {
             stream,
             watch,
-            write_idle,
-            timer: None,
-            stalled: None,
+            first: BytesMut::new(),
+            head: Wait::new(limits.head_timeout),
+            write: Wait::new(limits.write_idle),
             waited: Duration::ZERO,
             taken: 0,
-            min_rate,
-            preface: 0,
-            spoke: Arc::default(),
+            min_rate: limits.min_rate,
+            handed_over: HandedOver::default(),
         }
     }
 
-    /// Whether enough came to tell HTTP/1 from HTTP/2.
-    pub(super) fn spoke(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.spoke)
+    pub(super) fn handed_over(&self) -> HandedOver {
+        self.handed_over.clone()
     }
 
-    /// Whether HTTP/1 is told from HTTP/2 by now.
-    fn listen(&mut self, read: &[u8]) {
-        let expected = &PREFACE[self.preface..];
-        let alike = read.iter().zip(expected).take_while(|(one, other)| one == other).count();
-        self.preface += alike;
-        if self.preface == PREFACE.len() || alike < read.len() {
-            self.preface = PREFACE.len();
-            self.spoke.store(true, Ordering::Relaxed);
+    /// Reads, for whoever reads next, until it is clear which protocol it is. At the stream's end hyper is to say what is
+    /// wrong.
+    pub(super) fn poll_first_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Speaks>> {
+        let mut first = std::mem::take(&mut self.first);
+        let speaks = loop {
+            let differs = !PREFACE.starts_with(&first[..first.len().min(PREFACE.len())]);
+            if differs {
+                break Poll::Ready(Ok(Speaks::Http1));
+            }
+            if first.len() >= PREFACE.len() {
+                break Poll::Ready(Ok(Speaks::Http2));
+            }
+            let mut bytes = [MaybeUninit::uninit(); FIRST_READ];
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            match self.poll_observed(cx, &mut buf) {
+                // The watch leaves HTTP/2 alone as soon as it may be that; this wait goes on until it is.
+                Poll::Pending => break self.head.poll(cx).map(|()| Err(no_head())),
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                    break Poll::Ready(Ok(Speaks::Http1));
+                }
+                Poll::Ready(Ok(())) => first.extend_from_slice(buf.filled()),
+            }
+        };
+        self.first = first;
+        speaks
+    }
+
+    /// Reads what the watch has then seen, within the time of a head.
+    fn poll_observed(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let poll = self.stream.poll_read(cx, buf);
+        if self.handed_over.is_set() {
+            return poll;
         }
+        if poll.is_ready() {
+            if self.watch.observe(&buf.filled()[before..]) {
+                self.head.since = None;
+            }
+            return poll;
+        }
+        // hyper reads while it waits for a head or a body, and at no other time.
+        if !self.watch.awaits_head() {
+            return Poll::Pending;
+        }
+        self.head.poll(cx).map(|()| Err(no_head()))
     }
 
     /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
@@ -82,29 +163,23 @@ impl Watched {
         cx: &mut Context<'_>,
         poll: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = &poll {
-            if self.timer.is_some() {
-                self.taken += written.as_ref().map_or(0, |written| *written as u64);
-                self.waited += self.stalled.take().map_or(Duration::ZERO, |since| since.elapsed());
-                if is_too_slow(self.taken, self.waited, self.min_rate) {
-                    return Poll::Ready(Err(too_slow()));
-                }
+        let Poll::Ready(written) = &poll else {
+            return self.write.poll(cx).map(|()| Err(too_slow()));
+        };
+        if self.write.timer.is_some() {
+            self.taken += written.as_ref().map_or(0, |written| *written as u64);
+            self.waited += self.write.over();
+            if is_too_slow(self.taken, self.waited, self.min_rate) {
+                return Poll::Ready(Err(too_slow()));
             }
-            return poll;
         }
-        let limit = self.write_idle;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if self.stalled.is_none() {
-            let now = Instant::now();
-            self.stalled = Some(now);
-            timer.as_mut().reset(now + limit);
-        }
-        timer.as_mut().poll(cx).map(|()| Err(too_slow()))
+        poll
     }
 }
 
-/// RFC 9113 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+fn no_head() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no whole head came in time")
+}
 
 fn too_slow() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")
@@ -116,16 +191,15 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let poll = self.stream.poll_read(cx, buf);
-        let read = &buf.filled()[before..];
-        self.watch.observe(read);
-        let read_now = read.len();
-        if self.preface < PREFACE.len() && read_now > 0 {
-            let read = &buf.filled()[before..];
-            self.listen(read);
+        if self.first.is_empty() {
+            return self.poll_observed(cx, buf);
         }
-        poll
+        let fits = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first.split_to(fits));
+        if self.first.is_empty() {
+            self.first = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -176,6 +250,11 @@ pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<std::ne
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+/// RFC 9113 3.4: what an HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A first request comes whole in most cases.
+const FIRST_READ: usize = 4 << 10;
 
 /// Connections that may wait in the kernel's queue.
 const BACKLOG: i32 = 4096;

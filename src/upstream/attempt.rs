@@ -1,8 +1,9 @@
 //! One try under a deadline, told to the breaker; and one that can be waited for after its deadline.
 
 use std::{
+    cell::RefCell,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     AnswerBody, Connections, Upstream, UpstreamError,
@@ -24,7 +25,7 @@ pub struct Attempt {
     exchange: Pin<Box<dyn Future<Output = Answer>>>,
     progress: Rc<Progress>,
     timeout: Duration,
-    upstream: Arc<Upstream>,
+    home: Connections,
     verdict: Verdict,
 }
 
@@ -35,17 +36,15 @@ impl Attempt {
         progress: Rc<Progress>,
         timeout: Duration,
     ) -> Result<Self, UpstreamError> {
-        let upstream = Arc::clone(connections.upstream());
-        let verdict = Verdict::admitted(&upstream)?;
-        let of_body = Rc::clone(&progress);
+        let verdict = Verdict::admitted(connections.upstream())?;
+        let (of_body, home) = (Rc::clone(&progress), connections.clone());
         let exchange = Box::pin(async move { connections.send(request, &of_body).await });
-        Ok(Self { exchange, progress, timeout, upstream, verdict })
+        Ok(Self { exchange, progress, timeout, home, verdict })
     }
 
     /// The app's answer, or why there is none in time. After `Timeout` the exchange goes on with [`Attempt::late`].
     pub async fn answer(&mut self) -> Answer {
-        let result =
-            within(self.exchange.as_mut(), &self.progress, self.timeout, &self.upstream).await;
+        let result = within(self.exchange.as_mut(), &self.progress, self.timeout, &self.home).await;
         self.verdict.tell(&result);
         result
     }
@@ -76,37 +75,72 @@ pub(super) async fn within<T, F>(
     mut exchange: Pin<&mut F>,
     progress: &Progress,
     timeout: Duration,
-    upstream: &Upstream,
+    home: &Connections,
 ) -> Result<T, UpstreamError>
 where
     F: Future<Output = Result<T, UpstreamError>> + ?Sized,
 {
-    let stall = upstream.config.body_idle;
-    let mut sent = progress.is_sent();
+    let stall = home.upstream().config.body_idle.max(timeout);
+    let mut sent = false;
     let mut frames = progress.frames();
-    let mut timer = pin!(tokio::time::sleep(if sent { timeout } else { stall.max(timeout) }));
-    poll_fn(|cx| {
+    let mut timer = None;
+    let result = poll_fn(|cx| {
         if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if !sent && progress.is_sent() {
-            sent = true;
-            timer.as_mut().reset(Instant::now() + timeout);
-        }
+        let limit = if progress.is_sent() { timeout } else { stall };
+        let timer = match &mut timer {
+            None => timer.insert(home.timers().until(Instant::now() + limit)),
+            Some(timer) if !sent && progress.is_sent() => {
+                timer.as_mut().reset(Instant::now() + limit);
+                timer
+            }
+            Some(timer) => timer,
+        };
+        sent = progress.is_sent();
         while timer.as_mut().poll(cx).is_ready() {
             let moved = frames != progress.frames() || progress.waits_for_client();
             if sent || !moved {
-                let endpoint = upstream.name.to_string();
-                let limit = if sent { timeout } else { stall.max(timeout) };
+                let endpoint = home.upstream().name.to_string();
                 return Poll::Ready(Err(UpstreamError::Timeout { endpoint, limit }));
             }
             frames = progress.frames();
-            timer.as_mut().reset(Instant::now() + stall.max(timeout));
+            timer.as_mut().reset(Instant::now() + stall);
         }
         Poll::Pending
     })
-    .await
+    .await;
+    if let Some(timer) = timer {
+        home.timers().give_back(timer);
+    }
+    result
 }
+
+/// Timers of exchanges that are over, for those to come. One that is set to a later time costs the runtime nothing, where
+/// a new one is put into a list under a lock and taken out of it again.
+#[derive(Default)]
+pub(super) struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
+
+impl Timers {
+    fn until(&self, deadline: Instant) -> Pin<Box<Sleep>> {
+        match self.0.borrow_mut().pop() {
+            Some(mut timer) => {
+                timer.as_mut().reset(deadline);
+                timer
+            }
+            None => Box::pin(tokio::time::sleep_until(deadline)),
+        }
+    }
+
+    fn give_back(&self, timer: Pin<Box<Sleep>>) {
+        let mut timers = self.0.borrow_mut();
+        if timers.len() < MOST_TIMERS {
+            timers.push(timer);
+        }
+    }
+}
+
+const MOST_TIMERS: usize = 1024;
 
 /// Tells the breaker how one admitted try went; one that ends unsaid (its client left) says nothing about the app.
 pub(super) struct Verdict {

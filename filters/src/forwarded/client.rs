@@ -6,47 +6,69 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::peer::{ClientAddr, Trust};
+use crate::peer::Trust;
 
-/// A trusted peer's word is kept and added to; anybody else's is replaced by what we know ourselves.
-pub(super) fn add_client<B>(request: &mut Request<B>, trust: &Trust) {
-    let Some(&ClientAddr(client)) = request.extensions().get::<ClientAddr>() else {
-        return remove_forwarded(request.headers_mut());
-    };
-    let address = client.ip().to_canonical();
-    let headers = request.headers_mut();
-    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
-    if !trust.covers(address) {
-        remove_forwarded(headers);
-        headers.insert(FOR, address_value(address));
+/// Whoever sent a request, ready to be written down.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    as_given: IpAddr,
+    address: IpAddr,
+    value: HeaderValue,
+    trusted: bool,
+}
+
+impl Sender {
+    pub(super) fn new(as_given: IpAddr, trust: &Trust) -> Self {
+        let address = as_given.to_canonical();
+        let value = address_value(address);
+        Self { as_given, address, value, trusted: trust.covers(address) }
+    }
+
+    pub(super) fn came_from(&self, address: IpAddr) -> bool {
+        self.as_given == address
+    }
+
+    /// A trusted peer's word is kept and added to; anybody else's is replaced by what we know ourselves. `has_forwarded`:
+    /// there is some word.
+    pub(super) fn add_to(&self, headers: &mut HeaderMap, has_forwarded: bool) {
+        let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
+        if has_forwarded && self.trusted {
+            return self.join(headers, host);
+        }
+        if has_forwarded {
+            remove_forwarded(headers);
+        }
+        headers.insert(FOR, self.value.clone());
         headers.insert(PROTO, HTTP);
         if let Some(host) = host {
             headers.insert(HOST, host);
         }
-        return;
     }
-    match joined(headers, &FOR) {
-        None => headers.insert(FOR, address_value(address)),
-        Some(before) => headers.insert(FOR, list_with(&before, &address.to_string())),
-    };
-    headers.entry(PROTO).or_insert(HTTP);
-    if let Some(host) = &host {
-        headers.entry(HOST).or_insert_with(|| host.clone());
-    }
-    if let Some(before) = joined(headers, &header::FORWARDED) {
-        let element = forwarded_element(address, host.as_ref());
-        headers.insert(header::FORWARDED, list_with(&before, &element));
+
+    fn join(&self, headers: &mut HeaderMap, host: Option<HeaderValue>) {
+        match joined(headers, &FOR) {
+            None => headers.insert(FOR, self.value.clone()),
+            Some(before) => headers.insert(FOR, list_with(&before, &self.address.to_string())),
+        };
+        headers.entry(PROTO).or_insert(HTTP);
+        if let Some(host) = &host {
+            headers.entry(HOST).or_insert_with(|| host.clone());
+        }
+        if let Some(before) = joined(headers, &header::FORWARDED) {
+            let element = forwarded_element(self.address, host.as_ref());
+            headers.insert(header::FORWARDED, list_with(&before, &element));
+        }
     }
 }
 
-fn remove_forwarded(headers: &mut HeaderMap) {
-    let is_forwarded = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
-    };
-    while let Some(name) = headers.keys().find(is_forwarded).cloned() {
+pub(super) fn is_forwarded(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
+}
+
+pub(super) fn remove_forwarded(headers: &mut HeaderMap) {
+    while let Some(name) = headers.keys().find(|name| is_forwarded(name.as_str())).cloned() {
         headers.remove(name);
     }
 }

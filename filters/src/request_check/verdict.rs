@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-/// What a connection's raw bytes showed that cannot be seen in the parsed request: an extension shared by all requests
-/// of one connection. Once set it stays: every later request of the connection is refused.
+/// What a connection's raw bytes showed that cannot be seen in the parsed request: shared by all requests of one
+/// connection. Once set it stays: every later request of the connection is refused.
 #[derive(Clone, Debug, Default)]
 pub struct FramingVerdict(Arc<AtomicU8>);
 
