@@ -45,8 +45,11 @@ impl Protocols {
             .header_read_timeout(None)
             // A client that half-closes has asked and waits for its answer.
             .half_close(true)
-            .max_headers(headers)
             .max_buf_size(head.max(SMALLEST_BUFFER));
+        if headers != HYPERS_OWN_MOST_FIELDS {
+            // Said aloud, it makes hyper fill two lists of that length for each request.
+            http1.max_headers(headers);
+        }
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .timer(TokioTimer::new())
@@ -136,6 +139,8 @@ where
 const FIRST_WORD: Duration = Duration::from_millis(500);
 /// hyper refuses smaller ones.
 const SMALLEST_BUFFER: usize = 8192;
+/// Fields of a head that hyper takes when nobody says how many.
+const HYPERS_OWN_MOST_FIELDS: usize = 100;
 /// HTTP/2 streams of one connection at once.
 const STREAMS: u32 = 100;
 
