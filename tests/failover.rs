@@ -479,12 +479,7 @@ async fn a_restart_in_the_middle_of_an_outage_goes_on_standing_in() {
     for _ in 0..5 {
         assert_honest(&standin.get("/").await, 503);
     }
-    eventually(SOON, async || {
-        let database = rusqlite::Connection::open(standin.database()).unwrap();
-        let sql = "SELECT value FROM value WHERE name = 'outage/app'";
-        database.query_row(sql, [], |row| row.get::<_, String>(0)).is_ok_and(|at| !at.is_empty())
-    })
-    .await;
+    eventually(SOON, async || remembers_an_outage(&standin)).await;
     standin.terminate();
     assert!(standin.ended(SOON).await.success());
     let standin = standin.restart().await;
@@ -728,4 +723,40 @@ async fn of_a_client_that_leaves_before_its_request_is_complete_nothing_is_store
 async fn in_flight(standin: &Standin) -> u64 {
     let status = standin.admin_get("/api/v1/status").await.json();
     status["requests_in_flight"].as_u64().unwrap()
+}
+
+/// What waits for a person says nothing of the app: entries that are held, or stored on a route that is replayed by
+/// hand, are no outage that goes on.
+#[tokio::test]
+async fn what_waits_for_a_person_is_no_outage_that_goes_on() {
+    for trigger in ["auto", "manual"] {
+        let mut app = App::start().await;
+        let config = config(&[app.address().to_string()], PATIENT_BREAKER, PROTECTED, "");
+        let mut standin = Standin::start(&format!("{config}trigger = \"{trigger}\"\n")).await;
+        standin.upstream_is("up").await;
+        app.stop().await;
+        assert_stood_in(&standin.post("/orders", "1").await, "connection_refused");
+        let waits = if trigger == "manual" { "stored" } else { "held(by_person)" };
+        if trigger == "auto" {
+            let receipt = standin.entry().await["receipt"].as_str().unwrap().to_owned();
+            let why = serde_json::json!({ "reason": "a test" });
+            let held = format!("/api/v1/entries/{receipt}/hold");
+            assert!(standin.admin_post(&held, &why).await.status.is_success());
+        }
+        app.restart().await;
+        standin.upstream_is("up").await;
+        eventually(SOON, async || !remembers_an_outage(&standin)).await;
+        standin.kill();
+        app.stop().await;
+        let standin = standin.restart().await;
+        assert_honest(&standin.post("/orders", "2").await, 503);
+        standin.entry_becomes(waits).await;
+    }
+}
+
+/// Whether a standin that starts on this store would know that its app is down.
+fn remembers_an_outage(standin: &Standin) -> bool {
+    let database = rusqlite::Connection::open(standin.database()).unwrap();
+    let sql = "SELECT value FROM value WHERE name = 'outage/app'";
+    database.query_row(sql, [], |row| row.get::<_, String>(0)).is_ok_and(|since| !since.is_empty())
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::{
-    router::Routes,
+    config::{StandInOn, Trigger},
+    router::{Route, Routes},
     store::{Scope, Store},
     time::UnixMillis,
     upstream::{Condition, Upstream},
@@ -20,11 +21,21 @@ pub(super) async fn recall(routes: &Routes, store: &Store) {
         let was_down = remembered.iter().any(|(name, since)| {
             name.strip_prefix(REMEMBERED) == Some(&*upstream.name) && !since.is_empty()
         });
-        let scope = Scope { upstream: Some(Arc::clone(&upstream.name)), ..Scope::default() };
-        if was_down || store.open_in(&scope) > 0 {
+        let waits = |route: &Arc<Route>| {
+            let upstream = Some(Arc::clone(&upstream.name));
+            let scope = Scope { route: Some(Arc::clone(&route.name)), upstream, seq: None };
+            store.open_in(&scope) > 0
+        };
+        if was_down || routes.all.iter().filter(|route| waits_for_app(route)).any(waits) {
             upstream.outage_goes_on();
         }
     }
+}
+
+/// Its stored entries are there because the app was not; elsewhere they wait for a person, or were never asked about.
+fn waits_for_app(route: &Route) -> bool {
+    route.config.replay.trigger == Trigger::Auto
+        && !route.config.stands_in_on().contains(&StandInOn::Always)
 }
 
 /// Writes down when an app goes and when it is back. Runs until dropped.
