@@ -15,6 +15,7 @@ mod receipt;
 mod shared;
 mod sqlite;
 mod transition;
+mod work;
 mod writer;
 
 use std::{
@@ -36,6 +37,7 @@ use tokio::{
 
 pub use entry::*;
 pub use receipt::NotAReceipt;
+pub use work::{Work, WorkPage};
 
 use crate::time::UnixMillis;
 use codec::Prepared;
@@ -796,6 +798,8 @@ pub struct PageQuery {
     pub state: Option<State>,
     pub outcome: Option<Outcome>,
     pub held: Option<HeldReason>,
+    /// Whether a person has followed up what the app declined.
+    pub followed_up: Option<bool>,
     /// A receipt (with or without hyphen, any case), a label's value, a request id or a key: exact.
     pub search: Option<String>,
     pub received_from: Option<UnixMillis>,
@@ -833,6 +837,8 @@ pub struct EntrySummary {
     pub amount: i64,
     pub labels: Vec<(String, String)>,
     pub expires_at: UnixMillis,
+    /// Of a declined entry: when a person followed it up.
+    pub followed_up: Option<UnixMillis>,
 }
 
 /// What is open now.
@@ -852,7 +858,7 @@ pub struct RouteTotals {
     /// Sum of the amounts of open entries.
     pub open_sum: i64,
     pub oldest_open: Option<UnixMillis>,
-    /// Declined within the retention: a person must follow up.
+    /// Declined within the retention and not followed up: a person must do it.
     pub declined: u64,
 }
 

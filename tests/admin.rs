@@ -3,14 +3,14 @@
 pub mod fixture;
 mod hostile;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, header};
 use serde_json::json;
 use standin::{
     admin,
     config::{AdminConfig, AdminToken, Role},
-    store::{KeptAnswer, Seq},
+    store::{Caps, HeldReason, KeptAnswer, Seq},
 };
 use tokio::net::TcpListener;
 
@@ -160,6 +160,7 @@ async fn every_change_needs_a_reason() {
         (format!("/entries/{stored}/hold"), json!({})),
         (format!("/entries/{held}/release"), json!({})),
         (format!("/entries/{held}/write-off"), json!({})),
+        (format!("/entries/{held}/follow-up"), json!({})),
         ("/replay/runs".into(), json!({"route": "checkout"})),
         ("/replay/runs/x/stop".into(), json!({})),
     ];
@@ -335,6 +336,132 @@ async fn the_worklist_groups_what_waits_for_a_person() {
 }
 
 #[tokio::test]
+async fn a_declined_entry_that_a_person_followed_up_leaves_the_worklist_and_stays_declined() {
+    let fixture = Fixture::start().await;
+    let answer = KeptAnswer { status: 422, headers: Vec::new(), body: "out of stock".into() };
+    let id = fixture.declined(1, answer.clone()).await.receipt().to_string();
+    let other = fixture.declined(2, answer).await.receipt().to_string();
+    let stored = fixture.append(3, |_| {}).await.receipt().to_string();
+    let declined = async || {
+        let status = fixture.get("/api/v1/status").await.json();
+        (status["routes"][0]["declined"].clone(), status["severity"].clone())
+    };
+    assert_eq!(declined().await, (json!(2), json!("warn")));
+
+    let path = format!("/api/v1/entries/{id}/follow-up");
+    assert_eq!(fixture.post(&path, &json!({"reason": ""})).await.status, 422);
+    assert_eq!(fixture.get(&path).await.status, 405, "nothing changes by GET");
+    let done =
+        fixture.post(&path, &json!({"reason": "called, has ordered elsewhere"})).await.json();
+    assert_eq!((&done["state"], &done["outcome"]), (&json!("closed"), &json!("declined")));
+    assert!(done["followed_up"].is_string(), "{done}");
+    let last = done["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["why"], "followed up: called, has ordered elsewhere");
+    assert_eq!(last["who"], "local");
+    let again = fixture.post(&path, &json!({"reason": "again"})).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    let path = format!("/api/v1/entries/{stored}/follow-up");
+    assert_eq!(fixture.post(&path, &json!({"reason": "not declined"})).await.status, 409);
+    let audit = fixture.get("/api/v1/audit").await.json();
+    assert_eq!(audit.as_array().unwrap().len(), 1, "{audit}");
+    assert_eq!((&audit[0]["what"], &audit[0]["on"]), (&json!("follow_up"), &json!(id)));
+
+    let worklist = fixture.get("/worklist").await.text();
+    assert!(worklist.contains("Declined by the app (1)") && !worklist.contains(&id), "{worklist}");
+    let listed = async |query: &str| {
+        let list = fixture.get(&format!("/api/v1/entries?outcome=declined{query}")).await.json();
+        let receipt = |entry: &serde_json::Value| entry["receipt"].as_str().unwrap().to_owned();
+        list["entries"].as_array().unwrap().iter().map(receipt).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("").await, [&*other, &id]);
+    assert_eq!(listed("&followed_up=yes").await, [&*id]);
+    assert_eq!(listed("&followed_up=no").await, [&*other]);
+
+    // The other one on the page, in two steps.
+    let page = fixture.get(&format!("/entries/{other}")).await.text();
+    assert!(page.contains(&format!("href=\"/entries/{other}/follow-up\"")), "{page}");
+    assert!(
+        fixture.get(&format!("/entries/{other}/follow-up")).await.text().contains("followed up")
+    );
+    let path = format!("/entries/{other}/follow-up");
+    assert_eq!(fixture.form(&path, &[("reason", "entered by hand")]).await.status, 303);
+    assert!(fixture.get("/worklist").await.text().contains("Nothing waits for a person"));
+    assert_eq!(declined().await, (json!(0), json!("good")));
+    let page = fixture.get(&format!("/entries/{other}")).await.text();
+    assert!(page.contains("declined, followed up") && !page.contains("/follow-up"), "{page}");
+}
+
+#[tokio::test]
+async fn whose_bytes_were_downloaded_is_in_the_audit_log() {
+    let fixture = Fixture::start().await;
+    let id = fixture.append(1, |_| {}).await.receipt().to_string();
+    for (part, expected) in [("request", "cart-1"), ("answer", "accepted")] {
+        let bytes = fixture.get(&format!("/api/v1/entries/{id}/{part}")).await;
+        assert!(bytes.text().contains(expected), "{}", bytes.text());
+        let audit = fixture.get("/api/v1/audit").await.json();
+        assert_eq!((&audit[0]["what"], &audit[0]["on"]), (&json!("download"), &json!(id)));
+        assert_eq!(audit[0]["why"], format!("downloaded the body of the {part}"));
+        assert_eq!(audit[0]["who"], "local");
+    }
+    assert_eq!(fixture.get("/api/v1/entries/0000-0000/request").await.status, 404);
+    assert_eq!(
+        fixture.store.audit_log(10).await.unwrap().len(),
+        2,
+        "who looks at nothing took nothing"
+    );
+    // What nobody could write down is not given.
+    fixture.store.clone().close().await;
+    let refused = fixture.get(&format!("/api/v1/entries/{id}/request")).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+}
+
+/// However many wait, the oldest come first and none is out of reach.
+#[tokio::test]
+async fn the_worklist_is_paged_to_its_end() {
+    let fixture = Fixture::start().await;
+    let plenty = Arc::new(Caps { open: 10_000, open_sum: None, per_customer: None });
+    let appends = (0..1101).map(|n| {
+        let caps = Arc::clone(&plenty);
+        fixture.append(n, move |entry| {
+            entry.caps = caps;
+            entry.held =
+                Some(if n % 100 == 7 { HeldReason::Expired } else { HeldReason::Unanswered });
+        })
+    });
+    let receipts: Vec<String> = futures_util::future::join_all(appends)
+        .await
+        .iter()
+        .map(|durable| durable.receipt().to_string())
+        .collect();
+    for (group, title, count) in [
+        ("unanswered", "Held: client got no answer (1090)", 1090),
+        ("expired", "Held: expired (11)", 11),
+    ] {
+        assert!(fixture.get("/worklist").await.text().contains(title));
+        let (mut seen, mut path) = (Vec::new(), format!("/worklist/{group}"));
+        loop {
+            let page = fixture.get(&path).await.text();
+            assert!(page.contains(title), "{page}");
+            let mut shown = page.split("class=\"receipt\" href=\"/entries/").skip(1);
+            seen.extend(shown.by_ref().map(|row| row[..9].to_owned()));
+            let Some((_, next)) = page.split_once(&format!("href=\"/worklist/{group}?after="))
+            else {
+                break;
+            };
+            path = format!("/worklist/{group}?after={}", next.split('"').next().unwrap());
+        }
+        assert_eq!(seen.len(), count);
+        let order: Vec<usize> = seen
+            .iter()
+            .map(|id| receipts.iter().position(|receipt| receipt == id).unwrap())
+            .collect();
+        assert!(order.is_sorted_by_key(|n| n), "oldest first, each once");
+        assert!(order.windows(2).all(|two| two[0] < two[1]));
+    }
+    assert_eq!(fixture.get("/worklist/nothing").await.status, 404);
+}
+
+#[tokio::test]
 async fn readiness_means_that_it_can_forward() {
     let fixture = Fixture::start().await;
     assert_eq!(fixture.get("/healthz").await.text(), "alive\n");
@@ -392,7 +519,7 @@ async fn every_route_of_the_document_is_there() {
             called += 1;
         }
     }
-    assert_eq!(called, 20);
+    assert_eq!(called, 21);
 }
 
 #[tokio::test]

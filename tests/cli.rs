@@ -73,6 +73,7 @@ async fn help_is_as_it_was_agreed() {
         "entries hold",
         "entries release",
         "entries write-off",
+        "entries follow-up",
         "replay",
         "replay list",
         "replay start",
@@ -173,8 +174,15 @@ async fn decisions_are_made_and_carry_the_name_of_who_made_them() {
             .starts_with("ALARM: checkout is forced to stand in")
     );
     said(&say(&["entries", "write-off"]).await, 0);
+    let answer = KeptAnswer { status: 422, headers: vec![], body: "out of stock".into() };
+    let declined = fixture.declined(2, answer).await.receipt().to_string();
+    let follow_up = ["entries", "follow-up", &declined, "--reason", "called"];
+    let followed_up = said(&ask(&fixture, &follow_up).await, 0);
+    assert_eq!(followed_up, format!("{declined} is declined, followed up now.\n"));
+    let open = ["entries", "list", "--outcome", "declined", "--followed-up", "no"];
+    assert_eq!(said(&ask(&fixture, &open).await, 0), "No entries.\n");
     let audit = fixture.store.audit_log(20).await.unwrap();
-    assert_eq!(audit.len(), 5, "{audit:?}");
+    assert_eq!(audit.len(), 6, "{audit:?}");
     assert!(audit.iter().all(|line| line.who == "anna"), "{audit:?}");
 }
 

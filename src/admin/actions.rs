@@ -14,7 +14,7 @@ use super::{
 use crate::{
     mode::{FORCED_LONGEST, Mode},
     replay::RunState,
-    store::{AuditLine, Entry, PageQuery, Receipt, Scope, Seq, State},
+    store::{AuditLine, Entry, Outcome, PageQuery, Receipt, Scope, Seq, State},
     time::UnixMillis,
 };
 
@@ -29,6 +29,7 @@ pub(crate) enum Act {
     Hold,
     Release { extend: Option<Duration> },
     WriteOff,
+    FollowUp,
 }
 
 /// The scope of a replay run: at most one of the three; everything when there is none.
@@ -102,6 +103,15 @@ impl Admin {
         match act {
             Act::Hold => store.hold(entry.seq, &who.0, &why.0).await?,
             Act::WriteOff => store.write_off(entry.seq, &who.0, &why.0).await?,
+            Act::FollowUp => {
+                if entry.outcome != Some(Outcome::Declined) {
+                    return Err(Problem::conflict("the app has not declined it"));
+                }
+                if entry.followed_up.is_some() {
+                    return Err(Problem::conflict("it was followed up already"));
+                }
+                store.follow_up(entry.seq, &who.0, &why.0).await?;
+            }
             Act::Release { extend } => {
                 let extend = extend.unwrap_or_else(|| self.expires_of(&entry));
                 store.release(entry.seq, extend, &who.0, &why.0).await?;
@@ -232,6 +242,17 @@ impl Admin {
                 Err(Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, refused))
             }
         }
+    }
+
+    /// Whose bytes left in the clear is written down before they do.
+    pub(crate) async fn audit_download(
+        &self,
+        what: &str,
+        on: &Receipt,
+        who: &Who,
+    ) -> Result<(), Problem> {
+        let why = Why(format!("downloaded the body of the {what}"));
+        self.audit("download", &on.to_string(), who, &why).await
     }
 
     async fn audit(&self, what: &str, on: &str, who: &Who, why: &Why) -> Result<(), Problem> {

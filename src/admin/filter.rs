@@ -25,6 +25,8 @@ pub(crate) struct Filter {
     pub(crate) outcome: String,
     /// `attempts`, `expired`, `credentials`, `unclear`, `unanswered`, `route_gone`, `damaged` or `by_person`.
     pub(crate) held: String,
+    /// Of declined ones: `yes` or `no`, whether a person has followed them up.
+    pub(crate) followed_up: String,
     /// A receipt, a label's value, a request id or a key: exact.
     pub(crate) search: String,
     /// Received from then on: RFC 3339, `2026-11-22T14:02` (UTC), `2026-11-22`, or a time ago: `2h`, `7d`.
@@ -52,6 +54,12 @@ impl Filter {
             state: one_of("state", &self.state)?,
             outcome: one_of("outcome", &self.outcome)?,
             held: one_of("held", &self.held)?,
+            followed_up: match self.followed_up.trim() {
+                "" => None,
+                "yes" => Some(true),
+                "no" => Some(false),
+                _ => return Err(Problem::bad("`followed_up` is `yes` or `no`")),
+            },
             search: text(&self.search),
             received_from: moment("from", &self.from, now)?,
             received_until: moment("until", &self.until, now)?,
@@ -62,7 +70,8 @@ impl Filter {
 
     /// Whether anything but the place in the list is asked for.
     pub(crate) fn narrows(&self) -> bool {
-        [&self.route, &self.state, &self.outcome, &self.held, &self.search, &self.from, &self.until]
+        let Self { route, state, outcome, held, followed_up, search, from, until, .. } = self;
+        [route, state, outcome, held, followed_up, search, from, until]
             .iter()
             .any(|text| !text.trim().is_empty())
     }
@@ -135,6 +144,7 @@ mod tests {
             Filter { state: "gone".into(), ..Filter::default() },
             Filter { from: "yesterday".into(), ..Filter::default() },
             Filter { before: "x".into(), ..Filter::default() },
+            Filter { followed_up: "maybe".into(), ..Filter::default() },
         ] {
             assert_eq!(bad.query(NOW).unwrap_err().status, 400);
         }

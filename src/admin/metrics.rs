@@ -139,7 +139,7 @@ impl Now<'_> {
         gauge("standin_held_entries", "Entries that wait for a person", &|t| float(t.held))?;
         gauge(
             "standin_declined_entries",
-            "Entries the app declined, within the retention",
+            "Entries the app declined, within the retention, that nobody has followed up",
             &|t| float(t.declined),
         )?;
         gauge("standin_open_amount", "Sum of the amounts of open entries", &|t| {

@@ -36,6 +36,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/entries/{id}", get(entries::show))
         .route("/entries/{id}/{act}", get(entries::confirm).post(entries::act))
         .route("/worklist", get(worklist::show))
+        .route("/worklist/{group}", get(worklist::group))
         .route("/replay", get(replay::list))
         .route("/replay/start", get(replay::confirm_start).post(replay::start))
         .route("/replay/{id}/stop", get(replay::confirm_stop).post(replay::stop))
@@ -51,7 +52,7 @@ struct Frame {
     now: UnixMillis,
     version: String,
     severity: Severity,
-    /// Held and declined.
+    /// Held, and declined and not followed up.
     work: u64,
     running: u64,
     /// Shown on every page while stand-ins are forced.
@@ -94,7 +95,8 @@ impl Frame {
     }
 }
 
-const DONE: [(&str, &str); 8] = [
+const DONE: [(&str, &str); 9] = [
+    ("follow-up", "The entry is followed up: it has left the worklist."),
     ("replay", "The replay was started."),
     ("hold", "The entry is held now: nothing is sent until it is released."),
     ("release", "The entry is released: it is stored again and due at once."),

@@ -44,13 +44,26 @@ pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
 
 async fn entries(command: &Entries) -> Result<(), Failure> {
     match command {
-        Entries::List { route, state, outcome, held, search, from, until, before, limit, to } => {
+        Entries::List {
+            route,
+            state,
+            outcome,
+            held,
+            followed_up,
+            search,
+            from,
+            until,
+            before,
+            limit,
+            to,
+        } => {
             let (before, limit) = (before.map(|n| n.to_string()), Some(limit.to_string()));
             let asked = [
                 ("route", route),
                 ("state", state),
                 ("outcome", outcome),
                 ("held", held),
+                ("followed_up", followed_up),
                 ("search", search),
                 ("from", from),
                 ("until", until),
@@ -72,6 +85,7 @@ async fn entries(command: &Entries) -> Result<(), Failure> {
         Entries::Hold(decision) => decided("hold", decision, &None).await,
         Entries::Release { decision, extend } => decided("release", decision, extend).await,
         Entries::WriteOff(decision) => decided("write-off", decision, &None).await,
+        Entries::FollowUp(decision) => decided("follow-up", decision, &None).await,
     }
 }
 
@@ -142,7 +156,7 @@ async fn watch(client: &Client, to: &To, id: Option<String>) -> Result<(), Failu
             progress.end(run);
             let left = run.held + run.declined;
             let text = format!(
-                "the run left {left} for a person: see `standin entries list --state held`, or `--outcome declined`"
+                "the run left {left} for a person: see `standin entries list --state held`, or `--outcome declined --followed-up no`"
             );
             return if left == 0 { Ok(()) } else { Err(Failure { code: 1, text }) };
         }

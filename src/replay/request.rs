@@ -199,6 +199,7 @@ pub(super) mod tests {
             outcome: None,
             held: None,
             attempts: 0,
+            followed_up: None,
             intact: true,
         }
     }

@@ -189,6 +189,8 @@ pub struct Entry {
     pub held: Option<HeldReason>,
     /// Replays that may have reached the app (`not_sent` ones are not counted).
     pub attempts: u32,
+    /// Of a declined entry: when a person followed it up.
+    pub followed_up: Option<UnixMillis>,
     /// False: the row's checksum does not fit its bytes; it must not be sent.
     pub intact: bool,
 }

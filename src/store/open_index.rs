@@ -247,6 +247,21 @@ impl OpenIndex {
 
     // What the writer does.
 
+    /// Held for `reason`, among the next `look_at` held ones after `after`; and after which to look on.
+    pub(super) fn held_for(
+        &self,
+        reason: HeldReason,
+        after: Seq,
+        look_at: usize,
+    ) -> (Vec<Seq>, Option<Seq>) {
+        let after = std::ops::Bound::Excluded(after.0);
+        let mut held = self.held.range((after, std::ops::Bound::Unbounded)).copied();
+        let looked_at: Vec<i64> = held.by_ref().take(look_at).collect();
+        let next = held.next().and(looked_at.last().map(|seq| Seq(*seq)));
+        let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.held == Some(reason));
+        (looked_at.into_iter().filter(is).map(Seq).collect(), next)
+    }
+
     pub(super) fn lane(&mut self, route: &Arc<str>, upstream: &Arc<str>) -> LaneId {
         let known = self.lanes_by_route.get(route).and_then(|lanes| {
             lanes.iter().copied().find(|id| self.lanes[id.0 as usize].upstream == *upstream)

@@ -48,6 +48,10 @@ pub(super) enum Write {
         seq: i64,
         line: Line,
     },
+    /// A person has done what there was to do about a declined entry.
+    FollowedUp {
+        seq: i64,
+    },
     Audit(AuditLine),
     Value {
         name: String,
@@ -314,6 +318,13 @@ impl Plan {
                 let line = Line::closed(Outcome::WrittenOff, &who, why.clone());
                 self.close(index, seq, line);
                 self.audit(seq, "write_off", who, why);
+                Ok(())
+            }
+            Mark::FollowUp { seq, who, why } => {
+                self.writes.push(Write::FollowedUp { seq: seq.0 });
+                let line = Line::closed(Outcome::Declined, &who, format!("followed up: {why}"));
+                self.writes.push(Write::Line { seq: seq.0, line });
+                self.audit(seq, "follow_up", who, why);
                 Ok(())
             }
             Mark::Audit(line) => {

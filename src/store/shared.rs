@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) ended: watch::Sender<bool>,
     index: Mutex<OpenIndex>,
     changes: watch::Sender<u64>,
+    /// Taken by whoever follows an entry up.
+    pub(super) follow_ups: tokio::sync::Mutex<()>,
     known: AtomicBool,
     damaged: AtomicBool,
     bytes: AtomicU64,
@@ -55,6 +57,7 @@ impl Shared {
             ended: watch::Sender::new(false),
             known: AtomicBool::new(!index.is_empty()),
             damaged: AtomicBool::new(false),
+            follow_ups: tokio::sync::Mutex::default(),
             index: Mutex::new(index),
             changes: watch::Sender::new(0),
             bytes: AtomicU64::new(0),

@@ -97,6 +97,11 @@ pub(super) enum Mark {
         who: String,
         why: String,
     },
+    FollowUp {
+        seq: Seq,
+        who: String,
+        why: String,
+    },
     Audit(AuditLine),
     Remember {
         name: String,

@@ -250,3 +250,33 @@ async fn the_hook_is_called_between_commit_and_answer() {
     until(async || (seen.lock().unwrap().len() == 2).then_some(())).await;
     assert_eq!(seen.lock().unwrap()[1], "after_sending");
 }
+
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let seqs: Vec<Seq> =
+        append_all(&store, (0..3).map(entry)).await.iter().map(Durable::seq).collect();
+    finish(&store, seqs[0], Outcome::Declined).await;
+    store.close().await;
+    sql(folder.path())
+        .execute_batch(
+            "DROP INDEX state_to_follow_up; ALTER TABLE state DROP COLUMN followed_up;
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.work_count(Work::Declined), 1);
+    assert_eq!(store.work(Work::Declined, None, 10).await.unwrap().entries[0].seq, seqs[0]);
+    store.follow_up(seqs[0], "anna", "called").await.unwrap();
+    let again = store.follow_up(seqs[0], "ben", "called, too").await;
+    assert!(matches!(again, Err(StoreError::Moved(State::Closed))), "{again:?}");
+    store.close().await;
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.work_count(Work::Declined), 0);
+    let followed_up = store.load(seqs[0]).await.unwrap();
+    assert_eq!(followed_up.outcome, Some(Outcome::Declined));
+    assert!(followed_up.followed_up.is_some());
+    assert_eq!(due(&store), seqs[1..]);
+}

@@ -187,6 +187,10 @@ async fn closed_entries_go_after_the_retention_and_their_keys_after_the_window()
     }
     store.hold(seqs[350], "ada", "wait").await.unwrap();
     assert_eq!(store.totals().routes["checkout"].declined, 300);
+    let to_follow_up = store.work(Work::Declined, None, 200).await.unwrap();
+    assert_eq!((to_follow_up.entries.len(), store.work_count(Work::Declined)), (200, 300));
+    store.follow_up(to_follow_up.entries[0].seq, "anna", "called").await.unwrap();
+    assert_eq!(store.totals().routes["checkout"].declined, 299);
     store.close().await;
 
     let store = Store::open(with(0, 3600)).unwrap();

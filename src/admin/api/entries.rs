@@ -58,27 +58,31 @@ pub(super) async fn history(
     Ok(Json(history.iter().map(HistoryView::of).collect()))
 }
 
-/// The body of the stored request, byte for byte, as a download.
+/// The body of the stored request, byte for byte, as a download. Goes into the audit log.
 #[utoipa::path(get, path = "/entries/{id}/request", tag = "entries",
     params(("id", description = "receipt, or number of the entry")),
     responses((status = 200, content_type = "text/plain", body = Vec<u8>), (status = 404, body = Problem)))]
 pub(super) async fn request(
     State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let entry = admin.entry(&id).await?;
+    admin.audit_download("request", &entry.receipt, &who).await?;
     Ok(download(&format!("{}-request", entry.receipt), entry.request.body))
 }
 
-/// The body of the answer its client got, byte for byte, as a download.
+/// The body of the answer its client got, byte for byte, as a download. Goes into the audit log.
 #[utoipa::path(get, path = "/entries/{id}/answer", tag = "entries",
     params(("id", description = "receipt, or number of the entry")),
     responses((status = 200, content_type = "text/plain", body = Vec<u8>), (status = 404, body = Problem)))]
 pub(super) async fn answer(
     State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let entry = admin.entry(&id).await?;
+    admin.audit_download("answer", &entry.receipt, &who).await?;
     Ok(download(&format!("{}-answer", entry.receipt), entry.answer.body))
 }
 
@@ -162,6 +166,21 @@ pub(super) async fn write_off(
     Sent(asked): Sent<Because>,
 ) -> Result<Json<EntryDetail>, Problem> {
     done(&admin, &id, Act::WriteOff, &who, &asked.reason).await
+}
+
+/// Says that a person has done what there was to do about a declined entry: it leaves the worklist, and stays declined.
+#[utoipa::path(post, path = "/entries/{id}/follow-up", tag = "entries", request_body = Because,
+    params(("id", description = "receipt, or number of the entry")),
+    responses((status = 200, body = EntryDetail), (status = 404, body = Problem),
+        (status = 409, description = "not declined, or followed up already", body = Problem),
+        (status = 422, description = "no reason", body = Problem)))]
+pub(super) async fn follow_up(
+    State(admin): State<Arc<Admin>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Sent(asked): Sent<Because>,
+) -> Result<Json<EntryDetail>, Problem> {
+    done(&admin, &id, Act::FollowUp, &who, &asked.reason).await
 }
 
 async fn done(

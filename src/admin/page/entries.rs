@@ -25,7 +25,7 @@ use crate::{
         view::{EntryDetail, EntryList, EntryView},
     },
     config::units,
-    store::{Certainty, HeldReason, Receipt, State as EntryState},
+    store::{Certainty, HeldReason, Outcome, Receipt, State as EntryState},
     time::UnixMillis,
 };
 
@@ -69,6 +69,7 @@ fn address(filter: &Filter, before: Option<i64>) -> String {
         ("state", &filter.state),
         ("outcome", &filter.outcome),
         ("held", &filter.held),
+        ("followed_up", &filter.followed_up),
         ("search", &filter.search),
         ("from", &filter.from),
         ("until", &filter.until),
@@ -113,7 +114,8 @@ pub(super) async fn show(
     }))
 }
 
-const ACTS: [(&str, &str); 4] = [
+const ACTS: [(&str, &str); 5] = [
+    ("follow-up", "Followed up"),
     ("replay", "Replay now"),
     ("release", "Release"),
     ("hold", "Hold"),
@@ -125,6 +127,7 @@ fn possible(entry: &EntryView, act: &str) -> bool {
         "replay" | "hold" => entry.state == EntryState::Stored,
         "release" => entry.state == EntryState::Held && entry.held != Some(HeldReason::Damaged),
         "write-off" => matches!(entry.state, EntryState::Stored | EntryState::Held),
+        "follow-up" => entry.outcome == Some(Outcome::Declined) && entry.followed_up.is_none(),
         _ => false,
     }
 }
@@ -169,6 +172,16 @@ pub(super) async fn confirm(
             ],
             "Write off for good",
             true,
+        ),
+        "follow-up" => (
+            format!("Is {receipt} followed up?"),
+            vec![
+                "It leaves the worklist, and stays declined.".to_owned(),
+                "Its customer was told that it is accepted: somebody has told them, or done it by hand."
+                    .to_owned(),
+            ],
+            "It is followed up",
+            false,
         ),
         _ => return Err(Problem::no_such("page").into()),
     };
@@ -215,6 +228,7 @@ pub(super) async fn act(
         "hold" => Act::Hold,
         "release" => Act::Release { extend: duration("extend", &because.extend)? },
         "write-off" => Act::WriteOff,
+        "follow-up" => Act::FollowUp,
         _ => return Err(Problem::no_such("page").into()),
     };
     let receipt = admin.entry(&id).await?.receipt;

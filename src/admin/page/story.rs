@@ -44,6 +44,9 @@ pub(super) fn story(detail: &EntryDetail, now: UnixMillis) -> String {
         (EntryState::Closed, Some(Outcome::AlreadyApplied), _) => {
             "The app said that it had it already.".to_owned()
         }
+        (EntryState::Closed, Some(Outcome::Declined), _) if entry.followed_up.is_some() => {
+            "The app refused it for good, and a person has followed it up.".to_owned()
+        }
         (EntryState::Closed, Some(Outcome::Declined), _) => {
             "The app refused it for good: its customer was promised something that will not happen."
                 .to_owned()

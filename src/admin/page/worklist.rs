@@ -1,23 +1,28 @@
-//! What waits for a person: held entries by reason, and declined ones, oldest first, each with what can be done.
+//! What waits for a person: held entries by reason, and declined ones that nobody has followed up, oldest first, each
+//! with what can be done.
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
 
 use super::{Frame, Shown, filters, html};
 use crate::{
     admin::{
         Admin,
+        problem::Problem,
         view::{EntryView, word},
     },
-    store::{HeldReason, Outcome, PageQuery, State as EntryState, StoreError},
+    store::{HeldReason, Seq, StoreError, Work},
 };
 
 #[derive(Template)]
 #[template(path = "worklist.html")]
 struct Worklist {
     frame: Frame,
+    /// One of them has a page of its own.
+    only: bool,
     groups: Vec<Group>,
 }
 
@@ -27,109 +32,117 @@ struct Group {
     /// What a person can do.
     advice: &'static str,
     entries: Vec<EntryView>,
-    /// Whether there are more than are shown.
-    more: bool,
-    /// Where all of them are listed.
-    all: String,
+    /// Where those after them are, if there are more.
+    next: Option<String>,
 }
 
-/// Entries read per group, and shown of them.
-const READ: usize = 1000;
-const SHOWN: usize = 50;
+/// Where a page of one group begins.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Place {
+    after: Option<i64>,
+}
+
+/// Entries of a group on one page.
+const SHOWN: u32 = 50;
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Shown {
     let mut groups = Vec::new();
-    let declined = PageQuery { outcome: Some(Outcome::Declined), ..PageQuery::default() };
-    let group =
-        group(&admin, declined, "Declined by the app", DECLINED, "outcome=declined").await?;
-    groups.extend(group);
-    for (reason, title, advice) in REASONS {
-        let query =
-            PageQuery { state: Some(EntryState::Held), held: Some(reason), ..PageQuery::default() };
-        let all = format!("state=held&held={}", word(&reason));
-        groups.extend(self::group(&admin, query, title, advice, &all).await?);
+    for (work, title, advice) in ALL {
+        groups.extend(page(&admin, work, title, advice, None).await?);
     }
-    Ok(html(&Worklist { frame: Frame::now(&admin, "worklist", "Worklist"), groups }))
+    let frame = Frame::now(&admin, "worklist", "Worklist");
+    Ok(html(&Worklist { frame, only: false, groups }))
 }
 
-async fn group(
+/// All of one group, a page at a time.
+pub(super) async fn group(
+    State(admin): State<Arc<Admin>>,
+    Path(group): Path<String>,
+    Query(Place { after }): Query<Place>,
+) -> Shown {
+    let Some((work, title, advice)) = ALL.into_iter().find(|(work, ..)| name(*work) == group)
+    else {
+        return Err(Problem::no_such("page").into());
+    };
+    let group = page(&admin, work, title, advice, after.map(Seq)).await?;
+    let frame = Frame::now(&admin, "worklist", title);
+    Ok(html(&Worklist { frame, only: true, groups: group.into_iter().collect() }))
+}
+
+async fn page(
     admin: &Admin,
-    mut query: PageQuery,
+    work: Work,
     title: &str,
     advice: &'static str,
-    all: &str,
+    after: Option<Seq>,
 ) -> Result<Option<Group>, StoreError> {
-    query.limit = 200;
-    let mut found = Vec::new();
-    loop {
-        let page = admin.handles.store.page(query.clone()).await?;
-        found.extend(page.entries.iter().map(EntryView::of));
-        query.before = page.more;
-        if page.more.is_none() || found.len() >= READ {
-            break;
-        }
-    }
-    if found.is_empty() {
+    let count = admin.handles.store.work_count(work);
+    if count == 0 {
         return Ok(None);
     }
-    found.reverse();
-    let count =
-        if query.before.is_some() { format!("{}+", found.len()) } else { found.len().to_string() };
-    let more = found.len() > SHOWN || query.before.is_some();
-    found.truncate(SHOWN);
+    let page = admin.handles.store.work(work, after, SHOWN).await?;
     Ok(Some(Group {
         title: format!("{title} ({count})"),
         advice,
-        entries: found,
-        more,
-        all: format!("/entries?{all}"),
+        entries: page.entries.iter().map(EntryView::of).collect(),
+        next: page.more.map(|last| format!("/worklist/{}?after={}", name(work), last.0)),
     }))
 }
 
-const DECLINED: &str = "The app refused these for good after their customers were told yes. Open one to see the app's \
-                        answer, then contact the customer or enter the order by hand.";
+/// As it stands in an address.
+fn name(work: Work) -> String {
+    match work {
+        Work::Declined => "declined".into(),
+        Work::Held(reason) => word(&reason),
+    }
+}
 
-const REASONS: [(HeldReason, &str, &str); 8] = [
+const DECLINED: &str = "The app refused these for good after their customers were told yes. Open one to see the app's \
+                        answer, contact the customer or enter the order by hand, and say that it is followed up.";
+
+const ALL: [(Work, &str, &str); 9] = [
+    (Work::Declined, "Declined by the app", DECLINED),
     (
-        HeldReason::Unclear,
+        Work::Held(HeldReason::Unclear),
         "Held: unclear whether applied",
         "Search the app for the request id or key. If it is there, write the entry off; if it is not, release it.",
     ),
     (
-        HeldReason::Expired,
+        Work::Held(HeldReason::Expired),
         "Held: expired",
         "Ask whether the customer still wants it. Release it with a new time, or write it off.",
     ),
     (
-        HeldReason::Attempts,
+        Work::Held(HeldReason::Attempts),
         "Held: all attempts used up",
         "Look at the app's last answers in the history. When the app is fixed, release it.",
     ),
     (
-        HeldReason::Credentials,
+        Work::Held(HeldReason::Credentials),
         "Held: credentials refused",
         "The app refused the login kept with the request. Let the customer log in and order again, then write it off; or \
          give replays valid credentials (`replay.set_headers`) and release it.",
     ),
     (
-        HeldReason::Unanswered,
+        Work::Held(HeldReason::Unanswered),
         "Held: client got no answer",
         "The client left before its answer, so it may have ordered again. Compare with later orders; release it if it is \
          missing, write it off if not.",
     ),
     (
-        HeldReason::RouteGone,
+        Work::Held(HeldReason::RouteGone),
         "Held: route gone",
         "No route of that name is configured. Bring it back and release the entries, or write them off.",
     ),
     (
-        HeldReason::Damaged,
+        Work::Held(HeldReason::Damaged),
         "Held: damaged on disk",
         "The bytes do not fit their checksum and are never sent. Check the disk; enter the order by hand from what can \
          be read, and write it off.",
     ),
     (
-        HeldReason::ByPerson,
+        Work::Held(HeldReason::ByPerson),
         "Held by a person",
         "See the history for who held it and why. Release it or write it off.",
     ),

@@ -54,6 +54,9 @@ pub struct EntryView {
     pub amount: i64,
     pub labels: Vec<Field>,
     pub expires_at: At,
+    /// Of a declined entry: when a person followed it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_up: Option<At>,
 }
 
 /// An entry with all that may be shown of it.
@@ -131,17 +134,19 @@ impl EntryView {
             amount: entry.amount,
             labels: labels(&entry.labels),
             expires_at: At(entry.expires_at),
+            followed_up: entry.followed_up.map(At),
         }
     }
 
     /// The state with its outcome or reason: `held: expired`.
     pub fn state_words(&self) -> String {
-        state_words(self.state, self.outcome, self.held)
+        let words = state_words(self.state, self.outcome, self.held);
+        if self.followed_up.is_some() { format!("{words}, followed up") } else { words }
     }
 
     /// The class of its state on the page.
     pub fn badge(&self) -> &'static str {
-        badge(self.state, self.outcome)
+        if self.followed_up.is_some() { "ended" } else { badge(self.state, self.outcome) }
     }
 }
 
@@ -164,6 +169,7 @@ impl EntryDetail {
             amount: entry.amount,
             labels: labels(&entry.labels),
             expires_at: At(entry.expires_at),
+            followed_up: entry.followed_up.map(At),
         };
         Self {
             entry: summary,

@@ -220,10 +220,9 @@ impl Known<'_> {
             say(Severity::Warn, format!("{name}: {what} for a person's decision (worklist)."));
         }
         if route.declined > 0 {
-            // Known until the retention ends, whatever a person did meanwhile: no warning that never goes away.
             let what = counted(route.declined, "request was", "requests were");
             say(
-                Severity::Note,
+                Severity::Warn,
                 format!("{name}: {what} declined by the app after a yes (worklist)."),
             );
         }

@@ -62,6 +62,9 @@ pub(in crate::cli) enum Entries {
         /// attempts, expired, credentials, unclear, unanswered, route_gone, damaged or by_person.
         #[arg(long)]
         held: Option<String>,
+        /// Of declined ones: yes or no, whether a person has followed them up.
+        #[arg(long)]
+        followed_up: Option<String>,
         /// A receipt, a label's value, a request id or a key: exact.
         #[arg(long)]
         search: Option<String>,
@@ -101,6 +104,8 @@ pub(in crate::cli) enum Entries {
     },
     /// Give an entry up for good: it is never sent.
     WriteOff(Decision),
+    /// Say that a person has done what there was to do about a declined entry: it leaves the worklist.
+    FollowUp(Decision),
 }
 
 /// What is done to one entry, and why.

@@ -255,6 +255,7 @@ impl<'a> Search<'a> {
         query.state.is_none_or(|state| summary.state == state)
             && query.outcome.is_none_or(|outcome| summary.outcome == Some(outcome))
             && query.held.is_none_or(|held| summary.held == Some(held))
+            && query.followed_up.is_none_or(|done| summary.followed_up.is_some() == done)
             && query.received_from.is_none_or(|from| summary.received_at >= from)
             && query.received_until.is_none_or(|until| summary.received_at <= until)
     }

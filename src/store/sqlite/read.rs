@@ -53,6 +53,37 @@ impl Reader {
             .ok_or(StoreError::NotFound)
     }
 
+    /// Those of these that are there, in the same order.
+    pub(in crate::store) fn summaries(
+        &self,
+        seqs: &[Seq],
+        receipts: Receipts,
+    ) -> Result<Vec<EntrySummary>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("SELECT {SUMMARY} {JOINED} WHERE l.seq = ?"))?;
+        let mut found = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            found.extend(statement.query_row([seq.0], |row| summary(row, receipts)).optional()?);
+        }
+        Ok(found)
+    }
+
+    /// Declined entries after `after` that nobody has followed up, oldest first.
+    pub(in crate::store) fn to_follow_up(
+        &self,
+        after: Seq,
+        at_most: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq FROM state WHERE outcome = 'declined' AND followed_up IS NULL AND seq > ?
+                 AND EXISTS (SELECT 1 FROM log WHERE log.seq = state.seq) ORDER BY seq LIMIT ?",
+        )?;
+        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+        let seqs = statement.query_map([after.0, at_most], |row| row.get(0).map(Seq))?;
+        Ok(seqs.collect::<Result<_, _>>()?)
+    }
+
     pub(in crate::store) fn history(&self, seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
         let first = self
             .connection
@@ -204,16 +235,18 @@ pub(super) const SUMMARY: &str = "l.seq, l.request_id, l.received_at, l.route, l
     coalesce(s.certainty, l.certainty),
     coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END), s.outcome,
     CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END, coalesce(s.attempts, 0), l.amount,
-    coalesce(s.expires_at, l.expires_at), l.labels, coalesce(s.not_before, l.not_before), l.key_text";
+    coalesce(s.expires_at, l.expires_at), l.labels, coalesce(s.not_before, l.not_before), l.key_text,
+    s.followed_up";
 
-/// Columns of [`entry`], after those of [`SUMMARY`].
+/// Columns of [`entry`]; the first ones are those of [`SUMMARY`].
 const ENTRY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.target, l.reason,
     coalesce(s.certainty, l.certainty),
     coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END), s.outcome,
     CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END, coalesce(s.attempts, 0), l.amount,
     coalesce(s.expires_at, l.expires_at), l.labels, coalesce(s.not_before, l.not_before), l.key_text,
     l.upstream, l.key, l.fingerprint, l.principal, l.sequence, l.cause, l.headers, l.body, l.trailers,
-    l.client_ip, l.answer_status, l.answer_headers, l.answer_body, l.checksum, l.expires_at";
+    l.client_ip, l.answer_status, l.answer_headers, l.answer_body, l.checksum, l.expires_at,
+    s.followed_up";
 
 pub(super) const JOINED: &str = "FROM log l LEFT JOIN state s ON s.seq = l.seq";
 
@@ -239,6 +272,7 @@ pub(super) fn summary(
         amount: row.get(12)?,
         expires_at: UnixMillis(row.get(13)?),
         labels: read_labels(row.get_ref(14)?.as_str()?).unwrap_or_default(),
+        followed_up: row.get::<_, Option<i64>>(17)?.map(UnixMillis),
     })
 }
 
@@ -302,6 +336,7 @@ fn entry(row: &SqlRow<'_>, receipt: Receipt) -> Result<Entry, rusqlite::Error> {
         outcome: optional_word(row, 9, Outcome::from_word)?,
         held: optional_word(row, 10, HeldReason::from_word)?,
         attempts: row.get(11)?,
+        followed_up: row.get::<_, Option<i64>>(32)?.map(UnixMillis),
         intact,
     })
 }

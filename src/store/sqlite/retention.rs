@@ -15,7 +15,7 @@ use crate::{store::StoreError, time::UnixMillis};
 #[derive(Debug, Default)]
 pub(in crate::store) struct Deleted {
     pub(in crate::store) more: bool,
-    /// Declined ones per route.
+    /// Declined ones per route that nobody has followed up.
     pub(in crate::store) declined: BTreeMap<String, u64>,
 }
 
@@ -78,7 +78,7 @@ struct Old {
 fn old_entries(step: &Transaction<'_>, retention: UnixMillis) -> Result<Vec<Old>, StoreError> {
     let after = (number(step, DELETED_AT)?.unwrap_or(i64::MIN), number(step, DELETED_SEQ)?);
     let mut statement = step.prepare_cached(
-        "SELECT seq, closed_at, outcome = 'declined', route FROM state
+        "SELECT seq, closed_at, outcome = 'declined' AND followed_up IS NULL, route FROM state
          WHERE closed_at IS NOT NULL AND closed_at >= ?1 AND (closed_at > ?1 OR seq > ?2)
              AND closed_at < ?3 ORDER BY closed_at, seq LIMIT ?4",
     )?;

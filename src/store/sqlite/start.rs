@@ -342,7 +342,7 @@ fn remember_closed(
         });
     }
     let mut statement = connection.prepare(
-        "SELECT s.route, count(*) FROM state s WHERE s.outcome = 'declined'
+        "SELECT s.route, count(*) FROM state s WHERE s.outcome = 'declined' AND s.followed_up IS NULL
              AND EXISTS (SELECT 1 FROM log l WHERE l.seq = s.seq) GROUP BY s.route",
     )?;
     let mut rows = statement.query([])?;

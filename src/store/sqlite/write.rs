@@ -148,6 +148,7 @@ impl<'a> Statements<'a> {
                 self.line(row.seq, line, now)
             }
             Write::Line { seq, line } => self.line(*seq, line, now),
+            Write::FollowedUp { seq } => Ok(self.followed_up(*seq, now)?),
             Write::Audit(line) => Ok(self.audit(line)?),
             Write::Value { name, value } => Ok(self.value(name, value)?),
             Write::CustomerWindow(window) => {
@@ -241,6 +242,12 @@ impl<'a> Statements<'a> {
             headers,
             line.answer.as_ref().map(|answer| &answer.body[..]),
         ])?;
+        Ok(())
+    }
+
+    fn followed_up(&self, seq: i64, now: UnixMillis) -> Result<(), rusqlite::Error> {
+        let sql = "UPDATE state SET followed_up = ? WHERE seq = ? AND outcome = 'declined'";
+        self.connection.prepare_cached(sql)?.execute([now.0, seq])?;
         Ok(())
     }
 
