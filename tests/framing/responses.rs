@@ -1,6 +1,6 @@
 //! Answers of the origin as bytes, what the client must get of each, and why.
 
-use Expect::{AnyWhole, Bad, BadOrCut, Whole};
+use Expect::{Bad, BadOrCut, Whole};
 
 use super::origin::{
     Script,
@@ -24,8 +24,6 @@ pub enum Expect {
     Bad,
     /// That, or an answer that is visibly not whole: nobody may take it for the app's.
     BadOrCut,
-    /// Whole, ours or the app's.
-    AnyWhole,
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -393,7 +391,21 @@ fn interim() -> Vec<Case> {
             "r-interim-flood",
             then(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(5000)),
             Keep,
-            AnyWhole,
+            Bad,
+            "RFC 9110 15.2",
+        ),
+        case(
+            "r-interim-many",
+            then(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100)),
+            Keep,
+            HELLO,
+            "RFC 9110 15.2",
+        ),
+        case(
+            "r-interim-one-too-many",
+            then(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)),
+            Keep,
+            Bad,
             "RFC 9110 15.2",
         ),
         case(
