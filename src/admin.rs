@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    clocks::Clocks,
     config::{AdminConfig, Role},
     mode::Modes,
     reload::Reload,
@@ -52,6 +53,7 @@ pub struct Handles {
     pub routes: LiveRoutes,
     pub reload: Reload,
     pub counters: Counters,
+    pub clocks: Clocks,
     pub role: Role,
     pub started_at: UnixMillis,
     /// True from SIGTERM on.

@@ -40,12 +40,13 @@
 //! | **small things that all may use** | |
 //! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
 //! | [`signature`] | by which the app knows a replay |
-//! | [`telemetry`], [`time`] | counters; the wall clock in milliseconds |
+//! | [`telemetry`], [`time`], [`clocks`] | counters; the wall clock in milliseconds; whether it jumps |
 
 pub mod admin;
 pub mod canonical;
 pub mod cli;
 pub mod client_body;
+pub mod clocks;
 pub mod config;
 pub mod expr;
 pub mod failover;

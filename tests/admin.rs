@@ -9,8 +9,10 @@ use http::{HeaderValue, Method, header};
 use serde_json::json;
 use standin::{
     admin,
+    clocks::Reading,
     config::{AdminConfig, AdminToken, Role},
     store::{Caps, HeldReason, KeptAnswer, Seq},
+    time::UnixMillis,
 };
 use tokio::net::TcpListener;
 
@@ -479,6 +481,23 @@ async fn readiness_means_that_it_can_forward() {
     assert_eq!(standby.get("/readyz").await.status, 200);
     standby.store.stop_accepting("a test said so");
     assert_eq!(standby.get("/readyz").await.status, 503, "it can do nothing else");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_is_seen_in_status_and_metrics() {
+    let fixture = Fixture::start().await;
+    let metrics = fixture.get("/metrics").await.text();
+    assert!(metrics.contains("\nstandin_clock_jumps_total 0\n"), "{metrics}");
+    let steady = tokio::time::Instant::now();
+    let now = UnixMillis::now();
+    let at = |wall| Reading { wall, steady };
+    fixture.handles().clocks.look(at(now.minus(Duration::from_secs(3600))), at(now));
+    let metrics = fixture.get("/metrics").await.text();
+    assert!(metrics.contains("\nstandin_clock_jumps_total 1\n"), "{metrics}");
+    let status = fixture.get("/api/v1/status").await.text();
+    assert!(status.contains("The clock jumped ahead by 3600 s"), "{status}");
+    let page = fixture.get("/").await.text();
+    assert!(page.contains("The clock jumped ahead by 3600 s"), "{page}");
 }
 
 #[tokio::test]

@@ -271,6 +271,11 @@ impl Now<'_> {
         )?;
         let mut count = |name, help, n: u64| out.counter(name, help)?.plain_counter(n);
         count(
+            "standin_clock_jumps",
+            "Times the wall clock moved by more than 2 s beside the steady one",
+            handles.clocks.jumps(),
+        )?;
+        count(
             "standin_connections",
             "Connections of clients since start",
             counters.sum(|w| &w.connections_total),

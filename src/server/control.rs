@@ -13,6 +13,7 @@ use tokio::{
 use super::{Hidden, outage};
 use crate::{
     admin::{self, Handles},
+    clocks::Clocks,
     config::{AdminConfig, Role, SigningKey},
     mode::Modes,
     reload::{Reload, Reloader},
@@ -59,10 +60,17 @@ pub(super) fn start(
     let (routes, store, draining) = (setup.routes.clone(), setup.store.clone(), stop.clone());
     let (reload, reloader) = setup.reload;
     let check_every = setup.hidden.check_store_every.unwrap_or(CHECK_EVERY);
+    let clocks = Clocks::default();
+    let watched = clocks.clone();
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(control(routes, store, check_every, replayer, reloader, stop));
+        runtime.block_on(async {
+            tokio::select! {
+                () = control(routes, store, check_every, replayer, reloader, stop) => {}
+                () = watched.watch() => {}
+            }
+        });
         Ok(())
     })?;
     let handles = Handles {
@@ -72,6 +80,7 @@ pub(super) fn start(
         routes: setup.routes,
         reload,
         counters: setup.counters,
+        clocks,
         role: setup.role,
         started_at: UnixMillis::now(),
         draining,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use standin::{
     admin::{self, Handles},
+    clocks::Clocks,
     config::{AdminConfig, Config, Role},
     mode::Modes,
     reload::Reload,
@@ -96,6 +97,7 @@ impl Fixture {
             routes,
             reload: Reload::never(UnixMillis::now()),
             counters,
+            clocks: Clocks::default(),
             role,
             started_at: UnixMillis::now(),
             draining: is_draining,

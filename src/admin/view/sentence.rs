@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ConfigStatus, ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted};
-use crate::{mode::Mode, time::UnixMillis};
+use super::{At, ConfigStatus, ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted};
+use crate::{clocks::Jump, mode::Mode, time::UnixMillis};
 
 /// How much a sentence matters.
 #[derive(
@@ -43,6 +43,7 @@ pub(super) struct Known<'a> {
     pub(super) upstreams: &'a [UpstreamStatus],
     pub(super) routes: &'a [RouteStatus],
     pub(super) replaying: bool,
+    pub(super) clock_jump: Option<Jump>,
 }
 
 impl Known<'_> {
@@ -99,6 +100,18 @@ impl Known<'_> {
                     "The configuration was refused at {at}, and that of {since} goes on: {why}"
                 ),
             );
+        }
+        if let Some(jump) = self.clock_jump
+            && self.now.0.abs_diff(jump.found_at.0) < JUMP_SHOWN_MS
+        {
+            let (seconds, back) = (jump.by_ms.abs() / 1000, jump.by_ms < 0);
+            let how = if back { "back" } else { "ahead" };
+            let text = format!(
+                "The clock jumped {how} by {seconds} s at {}, or the machine slept: what waits or \
+                 expires goes by it.",
+                At(jump.found_at).short(self.now)
+            );
+            say(Severity::Warn, text);
         }
         if let Some(setting) = &self.modes.all {
             match setting.mode {
@@ -251,6 +264,9 @@ impl Known<'_> {
     }
 }
 
+/// For how long a jump of the clock is told.
+const JUMP_SHOWN_MS: u64 = 3_600_000;
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -311,6 +327,7 @@ mod tests {
             upstreams: &upstreams,
             routes,
             replaying: false,
+            clock_jump: None,
         };
         change(&mut known);
         known.sentences().into_iter().map(|s| (s.severity, s.text)).collect()
@@ -332,6 +349,20 @@ mod tests {
             said[0].1,
             "a, b and 2 more are standing in since 14:02 UTC: connection refused."
         );
+    }
+
+    #[test]
+    fn a_clock_that_jumped_is_told_for_an_hour() {
+        let jumped = |ago_ms, by_ms| {
+            let found_at = UnixMillis(NOW.0 - ago_ms);
+            let said = says("up", &[], |known| known.clock_jump = Some(Jump { found_at, by_ms }));
+            said.into_iter().next().unwrap()
+        };
+        let (severity, text) = jumped(60_000, 3_600_000);
+        assert_eq!(severity, Severity::Warn);
+        assert!(text.starts_with("The clock jumped ahead by 3600 s at "), "{text}");
+        assert!(jumped(60_000, -5000).1.starts_with("The clock jumped back by 5 s at "));
+        assert_eq!(jumped(3_600_000, 5000).0, Severity::Good);
     }
 
     #[test]
@@ -370,6 +401,7 @@ mod tests {
             upstreams: &upstreams,
             routes: &routes,
             replaying: false,
+            clock_jump: None,
         };
         let said: Vec<String> = known.sentences().into_iter().map(|s| s.text).collect();
         assert!(said[0].contains("disk full"), "{said:?}");
@@ -401,6 +433,7 @@ mod tests {
             upstreams: &upstreams,
             routes: &routes,
             replaying: false,
+            clock_jump: None,
         };
         let said = known.sentences();
         assert_eq!(said[0].severity, Severity::Alarm);

@@ -110,6 +110,7 @@ impl Status {
             upstreams: &upstreams,
             routes: &routes,
             replaying: runs.iter().any(|run| run.state == RunState::Running),
+            clock_jump: handles.clocks.last_jump(),
         }
         .sentences();
         Self {
