@@ -59,7 +59,7 @@ pub enum ServerError {
 /// Test switches of `standin run`, hidden from people.
 #[derive(Clone, Default)]
 pub struct Hidden {
-    /// Called at named points of the store and of replay.
+    /// Called at named points of the store and of replay; may never return.
     pub failpoint: Option<Arc<dyn Fn(&str) + Send + Sync>>,
     /// Whether commits wait for the disk as they should.
     pub synchronous_normal: bool,

@@ -71,7 +71,7 @@ pub enum Synchronous {
     NormalForTests,
 }
 
-/// Called at named points: of the store `after_commit_before_ack`, `after_sending`; of replay `after_app_applied`.
+/// Called at named points: of the store `before_commit`, `after_commit_before_ack`, `after_sending`; of replay `after_app_applied`.
 #[derive(Clone, Default)]
 pub struct Hook {
     hook: Option<Arc<HookFn>>,

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 pub mod health;
 mod http1;
+mod last_look;
 pub mod request_body;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     connection::Stream,
     error::UpstreamError,
     http1::Fault,
+    last_look::at_most,
 };
 use self::{
     attempt::Timers,

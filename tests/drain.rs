@@ -128,3 +128,38 @@ async fn after_sigterm_nothing_new_is_promised() {
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// A disk that hangs in the middle of an append: nobody knows whether the order is kept, so nobody is told.
+#[tokio::test]
+async fn an_append_that_hangs_is_never_answered_and_the_drain_ends() {
+    for (point, kept) in [("before_commit", false), ("after_commit_before_ack", true)] {
+        let mut app = App::start().await;
+        let config = format!("drain = \"1500ms\"\n{}", orders_config(app.address()));
+        let setup = Standin::with(&config).arg("--hang").arg(format!("{point}:2"));
+        let mut standin = setup.start().await;
+        assert_eq!(standin.get("/").await.status, 200);
+        app.stop().await;
+        assert_eq!(standin.post("/orders", "kept").await.status, 201);
+        let mut client = Client::to(standin.address());
+        let order = Request::post("/orders").body(bytes::Bytes::from_static(b"hangs")).unwrap();
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move { (client.send(order).await, Instant::now()) });
+        standin.process().says_somewhere(&format!("failpoint {point} reached")).await;
+        let asked = Instant::now();
+        standin.terminate();
+        let (answer, at) = waiting.join_next().await.unwrap().unwrap();
+        assert!(answer.is_err(), "{point}: an answer without its commit: {answer:?}");
+        let after = at - asked;
+        assert!(after >= Duration::from_millis(1400), "{point}: cut {after:?} after SIGTERM");
+        standin.ended(LIMIT).await;
+
+        app.restart().await;
+        let standin = standin.restart().await;
+        if kept {
+            app.receives(["kept", "hangs"]).await;
+        } else {
+            app.receives(["kept"]).await;
+        }
+        assert_eq!(standin.entries().await.len(), 1 + usize::from(kept), "{point}");
+    }
+}

@@ -26,6 +26,7 @@ mod replay;
 mod shop;
 mod stand_in;
 mod standby;
+mod stops;
 mod store;
 mod support;
 

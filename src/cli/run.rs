@@ -30,6 +30,9 @@ pub(super) struct RunArgs {
     /// End as by kill -9 when this point is reached for the nth time: NAME or NAME:N.
     #[arg(long, hide = true, value_name = "NAME[:N]")]
     failpoint: Option<String>,
+    /// Hang for ever, as a disk may, when this point is reached for the nth time: NAME or NAME:N.
+    #[arg(long, hide = true, value_name = "NAME[:N]", conflicts_with = "failpoint")]
+    hang: Option<String>,
     /// Commit without waiting for the disk: a power cut then loses what was promised.
     #[arg(long, hide = true)]
     synchronous_normal: bool,
@@ -48,7 +51,11 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     no_core_dumps();
     let hidden = Hidden {
-        failpoint: args.failpoint.as_deref().map(failpoint),
+        failpoint: match (&args.failpoint, &args.hang) {
+            (Some(point), _) => Some(failpoint(point, die)),
+            (None, Some(point)) => Some(failpoint(point, hang)),
+            (None, None) => None,
+        },
         synchronous_normal: args.synchronous_normal,
         check_store_every: args.check_store_every.map(std::time::Duration::from_millis),
     };
@@ -113,8 +120,8 @@ fn no_core_dumps() {
     }
 }
 
-/// Ends this process without any farewell when the point is reached for the nth time.
-fn failpoint(wanted: &str) -> Arc<dyn Fn(&str) + Send + Sync> {
+/// Does `act` when the point is reached for the nth time.
+fn failpoint(wanted: &str, act: fn()) -> Arc<dyn Fn(&str) + Send + Sync> {
     let (name, times) = wanted.split_once(':').unwrap_or((wanted, "1"));
     let (name, times) = (name.to_owned(), times.parse::<u64>().unwrap_or(1));
     let reached = std::sync::atomic::AtomicU64::new(0);
@@ -122,9 +129,19 @@ fn failpoint(wanted: &str) -> Arc<dyn Fn(&str) + Send + Sync> {
         if point == name && reached.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 == times
         {
             eprintln!("failpoint {point} reached");
-            // Cannot fail for one's own process; if it did, the test would see the process live on.
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-                .ok();
+            act();
         }
     })
+}
+
+/// Ends this process without any farewell.
+fn die() {
+    // Cannot fail for one's own process; if it did, the test would see the process live on.
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+}
+
+fn hang() {
+    loop {
+        std::thread::park();
+    }
 }

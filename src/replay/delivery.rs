@@ -30,7 +30,7 @@ use crate::{
     router::Route,
     store::{Certainty, Entry, HeldReason, Lease, Outcome, Sending, StoreError, Verdict},
     time::UnixMillis,
-    upstream::{Connections, UpstreamError, WholeAnswer},
+    upstream::{Connections, UpstreamError, WholeAnswer, at_most},
 };
 
 /// Delivers entries, several at once, on one thread.
@@ -171,7 +171,7 @@ impl Delivery {
         };
         let limit = longest_exchange(route, connections);
         let exchange = connections.exchange_whole(request, route.timeout, ANSWER_LIMIT);
-        let result = tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+        let result = at_most(limit, exchange).await.unwrap_or_else(|| {
             let endpoint = connections.upstream().name.to_string();
             Err(UpstreamError::Timeout { endpoint, limit })
         });

@@ -186,6 +186,9 @@ impl Writer {
         let mut plan = self.decide(batch);
         plan.writes.extend(window.map(Write::CustomerWindow));
         let bytes = plan.bytes();
+        if plan.last_new.is_some() {
+            self.shared.options.hook.at("before_commit");
+        }
         match self.database.write(&plan) {
             Ok(kept) => {
                 if plan.last_new.is_some() {

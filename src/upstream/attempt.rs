@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     AnswerBody, Connections, Upstream, UpstreamError,
+    last_look::LastLook,
     request_body::{Progress, RequestBody},
 };
 
@@ -84,6 +85,7 @@ where
     let mut sent = false;
     let mut frames = progress.frames();
     let mut timer = None;
+    let mut last_look = LastLook::default();
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
             return Poll::Ready(result);
@@ -101,6 +103,9 @@ where
         while timer.as_mut().poll(cx).is_ready() {
             let moved = frames != progress.frames() || progress.waits_for_client();
             if sent || !moved {
+                if !last_look.is_over(cx) {
+                    return Poll::Pending;
+                }
                 let endpoint = home.upstream().name.to_string();
                 return Poll::Ready(Err(UpstreamError::Timeout { endpoint, limit }));
             }

@@ -7,6 +7,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, tcp::OwnedReadHalf},
     sync::watch,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -144,10 +145,11 @@ impl Flood {
         let before = process.memory();
         process.forget_the_peak();
         let (over, is_over) = watch::channel(false);
-        let others = tokio::spawn(others(address, is_over));
+        let mut beside = JoinSet::new();
+        beside.spawn(others(address, is_over));
         let ending = self.send(address, chunks).await;
         over.send_replace(true);
-        let served = others.await.unwrap().unwrap();
+        let served = beside.join_next().await.unwrap().unwrap().unwrap();
         let grown = process.peak_memory().saturating_sub(before);
         println!("{ending:?}: {served} others served, {grown} bytes of memory");
         assert!(grown < MOST_GROWTH, "{ending:?}: memory grew by {grown} bytes");
@@ -163,11 +165,12 @@ impl Flood {
         let (reader, mut writer) = socket.connect(address).await.unwrap().into_split();
         writer.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await.unwrap();
         let (told, mut said) = watch::channel(Said::default());
+        let mut listening = JoinSet::new();
         // Kept, but not read: a closed half would be an end.
         let unread = if self.deaf {
             Some((reader, told))
         } else {
-            tokio::spawn(listen(reader, told));
+            listening.spawn(listen(reader, told));
             None
         };
         for (number, mut chunk) in (1..).zip(chunks) {
@@ -188,7 +191,7 @@ impl Flood {
         }
         let _ = writer.write_all(&frame(PING, 0, 0, LAST)).await;
         if let Some((reader, told)) = unread {
-            tokio::spawn(listen(reader, told));
+            listening.spawn(listen(reader, told));
         }
         match timeout(patience, said.wait_for(|said| said.ending.is_some())).await {
             Ok(said) => said.unwrap().ending.unwrap(),
