@@ -307,6 +307,59 @@ async fn an_app_that_answers_5xx_has_answered_unless_the_route_says_otherwise() 
     assert_eq!(order(&standin, 9999).await, 502);
 }
 
+/// An app that sheds load says so: what the route declares as "not applied" is as good as not sent, live and in replays,
+/// so that even a route without protection may stand in for it.
+#[tokio::test]
+async fn a_503_that_the_route_declares_safe_was_not_sent() {
+    let app = App::start().await;
+    let sheds = "on = [\"connect\", \"5xx\"]\n[route.checkout.replay]\nmin_backoff = \"50ms\"\n\
+        not_applied = 'response.status == 503 && \"retry-after\" in response.headers'";
+    let standin = Standin::start(&config(&app, "", sheds)).await;
+    standin.upstream_is("up").await;
+    let keyed = |key: &'static str, cents: i64| {
+        let mut request = checkout(&json!({ "cents": cents }));
+        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        request
+    };
+    let saying = |status: u16, field: &'static str| {
+        app.answer_with(move |seen| {
+            let status = if seen.method == Method::POST { status } else { 200 };
+            http::Response::builder().status(status).header(field, "1").body(Bytes::new()).unwrap()
+        });
+    };
+    // A 503 of anybody else's says nothing: the app's own answer, and the key is in doubt from now on.
+    saying(503, "x-other");
+    assert_eq!(standin.send(keyed("doubtful", 1)).await.status, 503);
+    saying(503, "retry-after");
+    let shed = standin.send(keyed("shed", 2)).await;
+    assert!(is_stood_in(&shed), "{shed:?}");
+    let entry = standin.entry().await;
+    assert_eq!((&entry["reason"], &entry["certainty"]), (&"bad_status".into(), &"not_sent".into()));
+    let doubtful = standin.send(keyed("doubtful", 1)).await;
+    assert!(doubtful.status == 503 && !is_stood_in(&doubtful), "{doubtful:?}");
+    // What the rule turns down is the app's own no.
+    assert_eq!(standin.send(keyed("too-much", 9999)).await.status, 503);
+    // Its replay meets the same, and is sent again, though nothing protects it.
+    let seen = app.seen_of(&Method::POST).len();
+    eventually(SOON, async || app.seen_of(&Method::POST).len() > seen + 1).await;
+    assert_eq!(standin.entry().await["certainty"], "not_sent");
+    app.behave(Behaviour::Answer);
+    standin.entry_becomes("completed").await;
+}
+
+/// By its own rules a route can also say that a 5xx is the app's final word: then it is not stood in for.
+#[tokio::test]
+async fn a_5xx_that_the_route_declares_final_is_an_answer() {
+    let app = App::start().await;
+    let says = "on = [\"5xx\"]\n[route.checkout.replay]\ndeclined = [500]";
+    let standin = Standin::start(&config(&app, PROTECTED, says)).await;
+    standin.upstream_is("up").await;
+    app.behave(Behaviour::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(order(&standin, 1).await, 500);
+    app.behave(Behaviour::Status(StatusCode::BAD_GATEWAY));
+    assert!(is_stood_in(&standin.send(checkout(&json!({ "cents": 2 }))).await));
+}
+
 /// Nothing protects its replays: it takes only what certainly never reached the app.
 #[tokio::test]
 async fn a_route_whose_app_refuses_no_duplicates_takes_only_what_was_not_sent() {

@@ -103,7 +103,7 @@ fn causes(route: &RouteConfig, role: Role) -> (Vec<&'static str>, Vec<NotOn>) {
     for cause in ALL_CAUSES.iter().filter(|cause| !on.contains(cause)) {
         let why = match (cause, &route.app_dedupes) {
             (StandInOn::Always, _) => "the app is asked first",
-            (cause, None) if cause.needs_protection() => {
+            (cause, None) if route.needs_protection(*cause) => {
                 "the app may have applied it, and nothing protects a replay"
             }
             (StandInOn::ServerError, Some(_)) => "the app's own answer is passed on",

@@ -39,6 +39,9 @@ pub struct ReplayConfig {
     pub success: Option<OutcomeRule>,
     /// What says that the app had the request already. Default: nothing.
     pub already_applied: Option<OutcomeRule>,
+    /// What says that this try was certainly not applied, such as the 503 of an app that sheds load: tried again, also
+    /// where nothing protects, and live too. Default: 4xx that are tried again.
+    pub not_applied: Option<OutcomeRule>,
     /// What is tried again. Default: 408, 425, 429, 5xx and 409.
     pub retry: Option<OutcomeRule>,
     /// The app's final no. Default: every other 4xx except 401, 403, 407 (held).
@@ -121,6 +124,7 @@ impl std::fmt::Debug for ReplayConfig {
             .field("trigger", &self.trigger)
             .field("success", &self.success)
             .field("already_applied", &self.already_applied)
+            .field("not_applied", &self.not_applied)
             .field("retry", &self.retry)
             .field("declined", &self.declined)
             .field("max_attempts", &self.max_attempts)
@@ -139,6 +143,7 @@ impl Default for ReplayConfig {
             trigger: Trigger::Auto,
             success: None,
             already_applied: None,
+            not_applied: None,
             retry: None,
             declined: None,
             max_attempts: NonZeroU32::new(10).expect("not zero"),

@@ -43,6 +43,13 @@ pub struct RouteConfig {
 }
 
 impl RouteConfig {
+    /// Whether only `app_dedupes` makes a replay safe after `cause`. A 5xx that the route declares as not applied needs
+    /// none, and the others are refused one by one.
+    pub fn needs_protection(&self, cause: StandInOn) -> bool {
+        let told_apart = cause == StandInOn::ServerError && self.replay.not_applied.is_some();
+        cause.needs_protection() && !told_apart
+    }
+
     /// What makes standin answer on this route: as written, or the default, which without protection is only what
     /// certainly never reached the app. Empty without `[stand_in]`.
     pub fn stands_in_on(&self) -> Vec<StandInOn> {

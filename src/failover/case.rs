@@ -273,7 +273,13 @@ impl Case {
         response: Response<AnswerBody>,
     ) -> Result<Decided, Refusal> {
         let text = format!("the app answered {}", response.status());
-        let cause = Cause::new(Reason::BadStatus, Certainty::SentUnknown, text.clone());
+        let certainty = match self.says(who, &response) {
+            // By the route's own rules it is an answer.
+            Live::Closes(..) => return Ok(self.answered(who, response).await),
+            Live::NotApplied => Certainty::NotSent,
+            Live::Doubtful | Live::Unseen => Certainty::SentUnknown,
+        };
+        let cause = Cause::new(Reason::BadStatus, certainty, text.clone());
         match self.stand_in_for(who, cause, None).await {
             Ok(Some(decided)) => Ok(decided),
             Err(refusal @ (Refusal::StoreFailed | Refusal::Body(_))) => {
@@ -282,7 +288,9 @@ impl Case {
             }
             // What else speaks against a stand-in is no better an answer than the app's own.
             Ok(None) | Err(_) => {
-                self.raise_doubt(who, &text).await;
+                if certainty == Certainty::SentUnknown {
+                    self.raise_doubt(who, &text).await;
+                }
                 Ok(by_app(response.map(Answer::App)))
             }
         }

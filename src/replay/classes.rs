@@ -1,7 +1,7 @@
 //! What an answer of the app means for the entry: done, again, held, or the app's final no.
 //!
-//! The route's rules come first, in this order: `success`, `already_applied`, `retry`, `declined`; the first that holds
-//! decides. What no rule covers gets the class of its status:
+//! The route's rules come first, in this order: `success`, `already_applied`, `not_applied`, `retry`, `declined`; the first
+//! that holds decides. What no rule covers gets the class of its status:
 //!
 //! | status | class |
 //! |---|---|
@@ -51,6 +51,7 @@ pub(super) fn classify(
     let by_rule = [
         ("success", &rules.success, Class::Success),
         ("already_applied", &rules.already_applied, Class::AlreadyApplied),
+        ("not_applied", &rules.not_applied, Class::Again(Certainty::NotSent)),
         ("retry", &rules.retry, Class::Again(left_behind(status))),
         ("declined", &rules.declined, Class::Declined),
     ];
@@ -177,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn a_503_is_safe_only_where_the_route_says_so() {
+        let rules = ReplayConfig { not_applied: statuses(&[503]), ..ReplayConfig::default() };
+        assert_eq!(class_of(&rules, 503), REFUSED);
+        assert_eq!(class_of(&rules, 502), UNKNOWN);
+        let rules = ReplayConfig { not_applied: cel(), ..ReplayConfig::default() };
+        let answers = |ok| classify(&rules, StatusCode::SERVICE_UNAVAILABLE, |_| Ok(ok)).class;
+        assert_eq!((answers(true), answers(false)), (REFUSED, UNKNOWN));
+        assert_eq!(class_of(&rules, 503), UNKNOWN, "a fault is no promise");
+    }
+
+    #[test]
     fn a_2xx_that_the_success_rule_denies_is_no_success() {
         let rules = ReplayConfig { success: statuses(&[201]), ..ReplayConfig::default() };
         assert_eq!(class_of(&rules, 201), Class::Success);
@@ -206,6 +218,7 @@ mod tests {
         };
         one(ReplayConfig { success: cel(), ..ReplayConfig::default() });
         one(ReplayConfig { already_applied: cel(), ..ReplayConfig::default() });
+        one(ReplayConfig { not_applied: cel(), ..ReplayConfig::default() });
         one(ReplayConfig { retry: cel(), ..ReplayConfig::default() });
         one(ReplayConfig { declined: cel(), ..ReplayConfig::default() });
     }

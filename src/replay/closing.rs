@@ -113,11 +113,15 @@ mod tests {
         assert_eq!(live(rule, 202, Some(false)), Live::Doubtful);
         assert_eq!(outcome("already_applied = [409]", 409, None), Some(Outcome::AlreadyApplied));
         assert_eq!(live("retry = [404]", 404, None), Live::NotApplied);
+        assert_eq!(live("not_applied = [503]", 503, None), Live::NotApplied);
+        let shed = "not_applied = 'response.status == 503'";
+        assert_eq!(live(shed, 503, Some(true)), Live::NotApplied);
+        assert_eq!(live(shed, 503, Some(false)), Live::Doubtful);
     }
 
     #[test]
     fn rules_that_cannot_be_asked_say_nothing_of_a_success() {
-        for rule in ["success", "already_applied", "retry", "declined"] {
+        for rule in ["success", "already_applied", "not_applied", "retry", "declined"] {
             let rule = format!("{rule} = 'response.body.ok == true'");
             assert_eq!(live(&rule, 201, None), Live::Unseen, "{rule}");
             assert_eq!(live(&rule, 422, None), Live::NotApplied, "{rule}");

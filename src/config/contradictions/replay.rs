@@ -29,6 +29,7 @@ fn statuses(name: &str, route: &RouteConfig, document: &mut Document<'_>) {
     let rules = [
         ("success", &replay.success),
         ("already_applied", &replay.already_applied),
+        ("not_applied", &replay.not_applied),
         ("retry", &replay.retry),
         ("declined", &replay.declined),
     ];

@@ -43,8 +43,11 @@ fn causes(
                 document.fault(&path, &format!("\"{}\" is there twice", cause.word()));
             }
         }
-        let risky: Vec<&str> =
-            on.iter().filter(|cause| cause.needs_protection()).map(StandInOn::word).collect();
+        let risky: Vec<&str> = on
+            .iter()
+            .filter(|cause| route.needs_protection(**cause))
+            .map(StandInOn::word)
+            .collect();
         if !risky.is_empty() && !protected {
             let message = format!(
                 "{} may have been applied by the app: declare `app_dedupes`, or only \"connect\" and \"breaker\"",
