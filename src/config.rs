@@ -7,6 +7,7 @@ mod admin;
 mod contradictions;
 mod difference;
 mod document;
+mod endpoints;
 mod faults;
 mod files;
 mod keys;
@@ -33,6 +34,9 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     admin::{AdminConfig, AdminToken, LogConfig, LogFormat},
     difference::Difference,
+    endpoints::{
+        Balance, EjectionConfig, ResolverConfig, ResolverKind, ResolverServers, RetryBudgetConfig,
+    },
     faults::{Fault, Faults, Warning},
     listen::{Limits, ListenConfig, RequestIdConfig},
     matching::{MatchFault, RoutePattern, Segment},

@@ -5,17 +5,24 @@
 
 mod answer_body;
 mod attempt;
+mod balance;
 pub mod body_copy;
 pub mod breaker;
 mod connection;
+mod dial;
 mod endpoint;
 mod error;
 pub mod health;
 mod http1;
+mod in_flight;
 mod last_look;
 pub mod request_body;
+pub mod resolve;
+mod retry_budget;
+mod tries;
 
 use std::{
+    cell::RefCell,
     pin::pin,
     rc::Rc,
     sync::{
@@ -35,16 +42,21 @@ pub use self::{
     attempt::Attempt,
     body_copy::WholeBody,
     connection::Stream,
+    endpoint::{EndpointView, LoadView},
     error::UpstreamError,
     http1::Fault,
     last_look::at_most,
+    retry_budget::ExtraTries,
 };
 use self::{
     attempt::Timers,
+    balance::{Lot, Set},
     breaker::{Admission, Breaker, Change},
     connection::{Connection, Idle},
-    endpoint::Endpoints,
+    endpoint::{Chosen, Endpoints},
     request_body::{Progress, RequestBody},
+    retry_budget::RetryBudget,
+    tries::Resend,
 };
 use crate::{config::UpstreamConfig, time::UnixMillis};
 
@@ -55,6 +67,7 @@ pub struct Upstream {
     pub config: UpstreamConfig,
     endpoints: Endpoints,
     breaker: Breaker,
+    extra_tries: ExtraTries,
     answered_since_start: AtomicBool,
     seen: AtomicBool,
     condition: watch::Sender<Condition>,
@@ -87,6 +100,8 @@ struct Inner {
     upstream: Arc<Upstream>,
     idle: Idle,
     timers: Timers,
+    lot: Lot,
+    budget: RefCell<RetryBudget>,
 }
 
 /// An answer read whole.
@@ -113,6 +128,7 @@ impl Upstream {
             name: name.into(),
             endpoints: Endpoints::new(&config.endpoints),
             breaker: Breaker::new(config.breaker.clone()),
+            extra_tries: ExtraTries::default(),
             config,
             answered_since_start: AtomicBool::new(false),
             seen: AtomicBool::new(false),
@@ -125,6 +141,7 @@ impl Upstream {
     pub fn instead_of(before: &Self, config: UpstreamConfig) -> Arc<Self> {
         let upstream = Self::new(&before.name, config);
         upstream.seen.store(before.was_seen(), Ordering::Relaxed);
+        upstream.endpoints.know_addresses_of(&before.endpoints);
         if matches!(*before.condition.borrow(), Condition::Up) {
             upstream.answered();
         }
@@ -144,6 +161,16 @@ impl Upstream {
     /// The store remembers an outage of this app from before the start: stand-ins may go on.
     pub fn outage_goes_on(&self) {
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// How each endpoint stands.
+    pub fn endpoints_now(&self) -> Vec<EndpointView> {
+        self.endpoints.view(&self.config)
+    }
+
+    /// Tries beyond the first of a request.
+    pub fn extra_tries(&self) -> &ExtraTries {
+        &self.extra_tries
     }
 
     /// Requests are let through freely.
@@ -208,7 +235,10 @@ impl Upstream {
 impl Connections {
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let idle = Idle::new(upstream.endpoints.len());
-        Self(Rc::new(Inner { upstream, idle, timers: Timers::default() }))
+        let budget = RetryBudget::new(upstream.config.retry_budget.clone(), Instant::now());
+        let budget = RefCell::new(budget);
+        let (lot, timers) = (Lot::by_chance(), Timers::default());
+        Self(Rc::new(Inner { upstream, idle, timers, lot, budget }))
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {
@@ -231,10 +261,20 @@ impl Connections {
         progress: &Rc<Progress>,
         timeout: Duration,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
+        self.exchange_as(request, progress, timeout, Resend::Idempotent).await
+    }
+
+    async fn exchange_as(
+        &self,
+        request: Request<RequestBody>,
+        progress: &Progress,
+        timeout: Duration,
+        resend: Resend,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
         let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
-        let exchange = pin!(self.send(request, progress));
+        let exchange = pin!(self.send(request, progress, resend));
         let result = attempt::within(exchange, progress, timeout, self).await;
-        verdict.tell(&result);
+        verdict.tell(&result, progress);
         result
     }
 
@@ -257,9 +297,9 @@ impl Connections {
         let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
         let progress = Rc::new(Progress::default());
         progress.set_whole();
-        let sent = pin!(self.send_parts(request, &progress));
+        let sent = pin!(self.send_parts(request, &progress, Resend::Never));
         let result = attempt::within(sent, &progress, timeout, self).await;
-        verdict.tell_status(result.as_ref().map(|(response, _)| response.status()));
+        verdict.tell_status(result.as_ref().map(|(response, _)| response.status()), &progress);
         let (response, connection) = result?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok((self.with_body(response, connection), None));
@@ -277,7 +317,8 @@ impl Connections {
     ) -> Result<WholeAnswer, UpstreamError> {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
-        let answer = self.exchange(request.map(RequestBody::from), &progress, timeout).await?;
+        let request = request.map(RequestBody::from);
+        let answer = self.exchange_as(request, &progress, timeout, Resend::Never).await?;
         self.read_whole(answer, answer_limit).await
     }
 
@@ -318,8 +359,9 @@ impl Connections {
         &self,
         request: Request<RequestBody>,
         progress: &Progress,
+        resend: Resend,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
-        let (response, connection) = self.send_parts(request, progress).await?;
+        let (response, connection) = self.send_parts(request, progress, resend).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let cause = "it switched protocols though nobody asked".to_owned();
             return Err(UpstreamError::Invalid {
@@ -330,47 +372,25 @@ impl Connections {
         Ok(self.with_body(response, connection))
     }
 
-    async fn send_parts(
-        &self,
-        mut request: Request<RequestBody>,
-        progress: &Progress,
-    ) -> Result<(Response<()>, Connection), UpstreamError> {
+    /// Where the next try goes; none when all endpoints were tried.
+    fn choose(&self, tried: &Set) -> Option<Chosen> {
         let upstream = &self.0.upstream;
-        let (first, count) = (upstream.endpoints.start(), upstream.endpoints.len());
-        let mut last =
-            UpstreamError::Ourselves { cause: "the upstream has no endpoint".to_owned() };
-        let mut ours = None;
-        for turn in 0..count {
-            let endpoint = (first + turn) % count;
-            if let Some(kept) = self.0.idle.take(endpoint, upstream.config.connections.idle_time) {
-                match self.send_on(kept, request, progress).await {
-                    Ok(answered) => return Ok(answered),
-                    // The app had closed it meanwhile and took nothing: a fresh connection will tell.
-                    Err((_, Some(unsent))) => request = unsent,
-                    Err((error, None)) => return Err(error),
-                }
-            }
-            last = match Connection::open(upstream, endpoint).await {
-                Err(error @ UpstreamError::Connect { .. }) => error,
-                // Another endpoint may do; but none is known to be down where we could not even try.
-                Err(error) => {
-                    ours = Some(error);
-                    continue;
-                }
-                Ok(fresh) => match self.send_on(fresh, request, progress).await {
-                    Ok(answered) => return Ok(answered),
-                    Err((error, None)) => return Err(error),
-                    Err((error, Some(unsent))) => {
-                        request = unsent;
-                        error
-                    }
-                },
-            };
-        }
-        Err(ours.unwrap_or(last))
+        upstream.endpoints.choose(&upstream.config, tried, &self.0.lot)
     }
 
-    /// Sends on one connection. With the error comes the request back if nothing of it left.
+    /// A connection that was kept, is still open and still leads to the endpoint.
+    fn take_kept(&self, endpoint: usize) -> Option<Connection> {
+        let upstream = &self.0.upstream;
+        let idle_time = upstream.config.connections.idle_time;
+        loop {
+            let mut kept = self.0.idle.take(endpoint, idle_time)?;
+            if kept.leads_to(&upstream.endpoints.get(endpoint).addresses) {
+                return Some(kept);
+            }
+        }
+    }
+
+    /// Sends on one connection. With the error comes the request back, if it can be sent once more.
     async fn send_on(
         &self,
         mut connection: Connection,
@@ -380,12 +400,12 @@ impl Connections {
         progress.set_connected();
         match connection.send(request).await {
             Ok(response) => Ok((response, connection)),
-            Err((fault, unsent)) => {
+            Err((fault, again)) => {
                 let endpoint =
                     self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
                 let sent = connection.written() > 0;
                 let error = UpstreamError::from_exchange(endpoint, &fault, sent, progress);
-                Err((error, unsent.filter(|_| progress.fault().is_none())))
+                Err((error, again.filter(|_| progress.fault().is_none())))
             }
         }
     }

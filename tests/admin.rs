@@ -625,14 +625,17 @@ async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
         .filter_map(|part| part.split_once("=\"").map(|(label, _)| label))
         .collect();
     let known = [
+        "after",
         "answered",
         "cap",
         "condition",
+        "endpoint",
         "le",
         "mode",
         "result",
         "role",
         "route",
+        "state",
         "upstream",
         "version",
     ];

@@ -19,6 +19,7 @@ mod framing;
 mod headers;
 mod ledger;
 mod limits;
+mod names;
 mod pass_through;
 mod promises;
 mod reload;
@@ -29,6 +30,7 @@ mod standby;
 mod stops;
 mod store;
 mod support;
+mod upstreams;
 
 /// `autotests` is off, so that a file nobody lists would silently not run.
 #[test]

@@ -8,6 +8,7 @@
 mod app;
 mod client;
 mod damage;
+mod dns;
 mod entries;
 mod process;
 mod shop;
@@ -20,6 +21,7 @@ pub use self::{
     app::{App, Behaviour, Seen},
     client::{Answer, Client, Http2Client, NoAnswer, Raw, raw},
     damage::{damage, empty_the_log},
+    dns::Dns,
     entries::millis,
     process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},

@@ -1,6 +1,7 @@
 //! The metrics, made at each scrape from handles: nothing is counted here, no memory grows. Labels are names of routes,
 //! upstreams and fixed words, never a path or an id.
 
+mod endpoints;
 mod family;
 
 use std::{fmt::Error, sync::Arc, time::Duration};
@@ -56,6 +57,7 @@ impl Collector for Scrape {
         now.requests(&mut out)?;
         now.entries(&mut out, &totals)?;
         now.upstreams_and_modes(&mut out)?;
+        endpoints::encode(&now.1.upstreams, &mut out)?;
         now.replays(&mut out)?;
         now.process(&mut out, &totals)
     }

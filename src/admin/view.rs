@@ -2,6 +2,7 @@
 //! same types back.
 
 mod config;
+mod endpoint;
 mod entry;
 mod message;
 mod mode;
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     config::{ConfigStatus, ReloadView},
+    endpoint::EndpointStatus,
     entry::{EntryDetail, EntryList, EntryView, HistoryView},
     message::{AnswerView, BodyView, Field, RequestView},
     mode::{ModeView, ModesView},

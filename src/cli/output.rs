@@ -83,6 +83,7 @@ pub(super) fn status(status: &Status) -> String {
         ]));
     }
     out += &format!("{}\n\n", upstreams.trim_fmt());
+    out += &endpoints(status);
     let accepts = match &status.store.why {
         None => "accepts".to_owned(),
         Some(why) => format!("does not accept: {}", text::line(why)),
@@ -95,6 +96,37 @@ pub(super) fn status(status: &Status) -> String {
         view::span(status.now.0.since(status.started_at.0)),
     );
     out + &modes(&status.modes)
+}
+
+/// The endpoints of upstreams that have several.
+fn endpoints(status: &Status) -> String {
+    let mut endpoints = table(&[
+        "upstream",
+        "endpoint",
+        "state",
+        "since",
+        "in flight",
+        "answered",
+        "failed",
+        "latency",
+        "last failure",
+    ]);
+    for upstream in status.upstreams.iter().filter(|upstream| upstream.endpoint_states.len() > 1) {
+        for endpoint in &upstream.endpoint_states {
+            endpoints.add_row(cells([
+                upstream.name.clone(),
+                endpoint.endpoint.clone(),
+                endpoint.state.clone(),
+                endpoint.since.map(|at| at.short(status.now.0)).unwrap_or_default(),
+                endpoint.in_flight.unwrap_or_default().to_string(),
+                endpoint.answered.unwrap_or_default().to_string(),
+                endpoint.failures.to_string(),
+                endpoint.latency(),
+                endpoint.cause.clone().unwrap_or_default(),
+            ]));
+        }
+    }
+    if endpoints.is_empty() { String::new() } else { format!("{}\n\n", endpoints.trim_fmt()) }
 }
 
 pub(super) fn modes(modes: &ModesView) -> String {

@@ -84,10 +84,7 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("listen", &["tls", "proxy_protocol", "acme"]),
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
-    (
-        "upstream.NAME",
-        &["tls", "egress", "balance", "backup", "http2", "schedule", "schedules", "weight"],
-    ),
+    ("upstream.NAME", &["tls", "egress", "backup", "http2", "schedule", "schedules", "weight"]),
     (
         "route.NAME",
         &["cache", "watch", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"],

@@ -6,7 +6,10 @@ use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::units;
+use super::{
+    endpoints::{Balance, EjectionConfig, ResolverConfig, RetryBudgetConfig},
+    units,
+};
 
 /// `[upstream.NAME]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -40,6 +43,18 @@ pub struct UpstreamConfig {
     pub breaker: BreakerConfig,
     /// Connections kept open to the app.
     pub connections: ConnectionsConfig,
+    /// Which endpoint gets a request, where there are several.
+    pub balance: Balance,
+    /// When an endpoint that fails gets no requests for a time, while others answer.
+    pub ejection: EjectionConfig,
+    /// How long an endpoint that comes back takes to get its full share; `0s`: at once.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub slow_start: Duration,
+    /// How many tries beyond the first a request may cost.
+    pub retry_budget: RetryBudgetConfig,
+    /// Who turns names into addresses: `"dns"`, `"system"` or `{ servers = [...] }`.
+    pub resolver: ResolverConfig,
 }
 
 /// `[upstream.NAME.health]`: how standin asks whether the app is back.
@@ -48,7 +63,7 @@ pub struct UpstreamConfig {
 pub struct HealthConfig {
     /// Path for a GET that must answer 2xx; absent: any answer to `HEAD /` but 502, 503 and 504 is enough.
     pub path: Option<String>,
-    /// Time between two questions while the app is down (it is not asked while it answers).
+    /// Time between two questions while the app, or one of its endpoints, is down.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub interval: Duration,
@@ -56,6 +71,8 @@ pub struct HealthConfig {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub timeout: Duration,
+    /// Whether endpoints are asked while they answer, too: `ejection.failures` questions in vain eject one.
+    pub always: bool,
 }
 
 /// `[upstream.NAME.breaker]`: when the app counts as down, and when it is tried again.
@@ -136,13 +153,23 @@ impl Default for UpstreamConfig {
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),
             connections: ConnectionsConfig::default(),
+            balance: Balance::default(),
+            ejection: EjectionConfig::default(),
+            slow_start: Duration::from_secs(10),
+            retry_budget: RetryBudgetConfig::default(),
+            resolver: ResolverConfig::default(),
         }
     }
 }
 
 impl Default for HealthConfig {
     fn default() -> Self {
-        Self { path: None, interval: Duration::from_secs(1), timeout: Duration::from_secs(2) }
+        Self {
+            path: None,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            always: false,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     store::{Checked, Store},
     telemetry::Counters,
     time::UnixMillis,
-    upstream::{Connections, health},
+    upstream::{Connections, health, resolve},
 };
 
 /// What both threads are made from.
@@ -95,7 +95,7 @@ pub(super) fn start(
     Ok((control, admin))
 }
 
-/// Replay, reloads, a watch over each upstream, and one over the store's file; until the drain.
+/// Replay, reloads, a watch over each upstream and its names, and one over the store's file; until the drain.
 async fn control(
     routes: LiveRoutes,
     store: Store,
@@ -120,6 +120,7 @@ async fn watch_upstreams(mut routes: watch::Receiver<Arc<Routes>>, store: &Store
             let connections = Connections::new(Arc::clone(upstream));
             tokio::join!(
                 health::watch(connections),
+                resolve::follow(upstream),
                 outage::remember(Arc::clone(upstream), store.clone())
             );
         });

@@ -70,6 +70,11 @@ impl Coming {
         if self.timer.is_some() {
             self.last_frame = Some(Instant::now());
         }
+        if let Some(Err(fault)) = &frame
+            && !matches!(fault, Fault::Client)
+        {
+            connection.broke_off(&format!("it broke off its answer: {fault}"));
+        }
         if !matches!(frame, Some(Ok(_))) || connection.is_answer_over() {
             self.give_back();
         }
@@ -88,8 +93,11 @@ impl Coming {
             self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.idle)));
         while timer.as_mut().poll(cx).is_ready() {
             if since.elapsed() >= self.idle {
-                self.lent = None;
-                return Poll::Ready(AnswerFault::Idle(self.idle));
+                let fault = AnswerFault::Idle(self.idle);
+                if let Some((mut connection, _)) = self.lent.take() {
+                    connection.broke_off(&fault.to_string());
+                }
+                return Poll::Ready(fault);
             }
             timer.as_mut().reset(since + self.idle);
         }

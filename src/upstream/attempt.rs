@@ -14,9 +14,10 @@ use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    AnswerBody, Connections, Upstream, UpstreamError,
+    AnswerBody, Connections, Upstream, UpstreamError, in_flight,
     last_look::LastLook,
     request_body::{Progress, RequestBody},
+    tries::Resend,
 };
 
 type Answer = Result<Response<AnswerBody>, UpstreamError>;
@@ -39,14 +40,15 @@ impl Attempt {
     ) -> Result<Self, UpstreamError> {
         let verdict = Verdict::admitted(connections.upstream())?;
         let (of_body, home) = (Rc::clone(&progress), connections.clone());
-        let exchange = Box::pin(async move { connections.send(request, &of_body).await });
+        let exchange =
+            Box::pin(async move { connections.send(request, &of_body, Resend::Idempotent).await });
         Ok(Self { exchange, progress, timeout, home, verdict })
     }
 
     /// The app's answer, or why there is none in time. After `Timeout` the exchange goes on with [`Attempt::late`].
     pub async fn answer(&mut self) -> Answer {
         let result = within(self.exchange.as_mut(), &self.progress, self.timeout, &self.home).await;
-        self.verdict.tell(&result);
+        self.verdict.tell(&result, &self.progress);
         result
     }
 
@@ -106,8 +108,7 @@ where
                 if !last_look.is_over(cx) {
                     return Poll::Pending;
                 }
-                let endpoint = home.upstream().name.to_string();
-                return Poll::Ready(Err(UpstreamError::Timeout { endpoint, limit }));
+                return Poll::Ready(Err(home.upstream().timed_out(progress, limit)));
             }
             frames = progress.frames();
             timer.as_mut().reset(Instant::now() + stall);
@@ -147,38 +148,55 @@ impl Timers {
 
 const MOST_TIMERS: usize = 1024;
 
-/// Tells the breaker how one admitted try went; one that ends unsaid (its client left) says nothing about the app.
+/// Tells the breaker how one admitted exchange went, whichever endpoints it took; one that ends unsaid (its client left)
+/// says nothing about the app.
 pub(super) struct Verdict {
     upstream: Arc<Upstream>,
     trial: bool,
     told: bool,
+    /// When it began, where several endpoints may answer meanwhile.
+    began: Option<Instant>,
 }
 
 impl Verdict {
     pub(super) fn admitted(upstream: &Arc<Upstream>) -> Result<Self, UpstreamError> {
-        Ok(Self { trial: upstream.admit()?, upstream: Arc::clone(upstream), told: false })
+        let trial = upstream.admit()?;
+        let began = upstream.endpoints.are_several().then(Instant::now);
+        Ok(Self { trial, upstream: Arc::clone(upstream), told: false, began })
     }
 
-    pub(super) fn tell(&mut self, answer: &Answer) {
-        self.tell_status(answer.as_ref().map(Response::status));
+    pub(super) fn tell(&mut self, answer: &Answer, progress: &Progress) {
+        self.tell_status(answer.as_ref().map(Response::status), progress);
     }
 
-    pub(super) fn tell_status(&mut self, answer: Result<StatusCode, &UpstreamError>) {
+    pub(super) fn tell_status(
+        &mut self,
+        answer: Result<StatusCode, &UpstreamError>,
+        progress: &Progress,
+    ) {
         self.told = true;
         match answer {
             // A gateway in front of the app says that the app is not there; a 500 is the app's own.
-            Ok(
-                StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT,
-            ) => {
-                self.upstream.failed("it answers 502, 503 or 504", self.trial);
+            Ok(status) if in_flight::is_gateways(status) => {
+                self.tell_failure(in_flight::GATEWAY, progress);
             }
             Ok(_) => self.upstream.answered(),
             Err(error) if error.reason().is_some() => {
-                self.upstream.failed(&error.to_string(), self.trial)
+                self.tell_failure(&error.to_string(), progress);
             }
             Err(_) => self.told = false,
+        }
+    }
+
+    /// An endpoint that fails while another answers is no outage.
+    fn tell_failure(&mut self, cause: &str, progress: &Progress) {
+        let another_answered = self.began.zip(progress.on()).is_some_and(|(began, (on, _))| {
+            self.upstream.endpoints.another_answered(on.endpoint, began)
+        });
+        if another_answered {
+            self.told = false;
+        } else {
+            self.upstream.failed(cause, self.trial);
         }
     }
 }

@@ -7,7 +7,9 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io,
+    net::SocketAddr,
     pin::Pin,
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +25,10 @@ use tokio::{
 
 use super::{
     Upstream, UpstreamError,
+    dial::dial,
+    endpoint::Addresses,
     http1::{Exchange, Fault},
+    in_flight::InFlight,
     request_body::RequestBody,
 };
 
@@ -34,6 +39,11 @@ struct Open {
     exchange: Exchange<Stream>,
     endpoint: usize,
     idle_since: Instant,
+    /// Where it leads, and how often the endpoint's addresses had changed when that was known to be right.
+    peer: Option<SocketAddr>,
+    changes: u64,
+    /// The try that it serves, while one does.
+    in_flight: Option<InFlight>,
 }
 
 /// What carries the bytes.
@@ -51,39 +61,57 @@ impl Connection {
     /// Opens a connection to the first address of the endpoint that takes one.
     pub(super) async fn open(upstream: &Upstream, endpoint: usize) -> Result<Self, UpstreamError> {
         let target = upstream.endpoints.get(endpoint);
-        let addresses = target.addresses().await.map_err(|error| UpstreamError::Ourselves {
-            cause: format!("cannot resolve {}: {error}", target.authority),
-        })?;
-        let failed =
-            |cause: String| UpstreamError::Connect { endpoint: target.authority.clone(), cause };
-        let mut last = failed("the name has no address".to_owned());
-        for address in addresses {
-            match tokio::time::timeout(upstream.config.connect_timeout, TcpStream::connect(address))
-                .await
-            {
-                Ok(Ok(stream)) => {
-                    return Ok(Self::over(stream, endpoint));
-                }
-                Ok(Err(error)) if is_our_own(&error) => {
-                    return Err(UpstreamError::Ourselves { cause: error.to_string() });
-                }
-                Ok(Err(error)) => last = failed(plain(&error)),
-                Err(_) => {
-                    last = failed(format!(
-                        "no connection within {:?}",
-                        upstream.config.connect_timeout
-                    ))
-                }
+        let limit = upstream.config.connect_timeout;
+        let deadline = Instant::now() + limit;
+        let addresses =
+            target.addresses.get(limit).await.map_err(|error| UpstreamError::Ourselves {
+                cause: format!("cannot resolve {}: {error}", target.authority),
+            })?;
+        let failed = |cause: String| {
+            target.addresses.doubt();
+            UpstreamError::Connect { endpoint: target.authority.clone(), cause }
+        };
+        let changes = target.addresses.changes();
+        let turn = target.opened.fetch_add(1, Ordering::Relaxed);
+        let stream = match tokio::time::timeout_at(deadline, dial(&addresses, turn)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if is_our_own(&error) => {
+                return Err(UpstreamError::Ourselves { cause: error.to_string() });
             }
-        }
-        Err(last)
+            Ok(Err(error)) => return Err(failed(plain(&error))),
+            Err(_) => return Err(failed(format!("no connection within {limit:?}"))),
+        };
+        let peer = stream.peer_addr().ok().filter(|_| target.named);
+        Ok(Self::over(stream, endpoint, peer, changes))
     }
 
-    fn over(stream: TcpStream, endpoint: usize) -> Self {
+    fn over(stream: TcpStream, endpoint: usize, peer: Option<SocketAddr>, changes: u64) -> Self {
         // A failure here only costs latency.
         stream.set_nodelay(true).ok();
         let exchange = Exchange::new(Stream::Plain(stream));
-        Self(Box::new(Open { exchange, endpoint, idle_since: Instant::now() }))
+        let idle_since = Instant::now();
+        Self(Box::new(Open { exchange, endpoint, idle_since, peer, changes, in_flight: None }))
+    }
+
+    /// Whether its address is still one of the endpoint's.
+    pub(super) fn leads_to(&mut self, addresses: &Addresses) -> bool {
+        let changes = addresses.changes();
+        if self.0.changes != changes {
+            if !self.0.peer.is_some_and(|peer| addresses.has(&peer)) {
+                return false;
+            }
+            self.0.changes = changes;
+        }
+        true
+    }
+
+    pub(super) fn set_in_flight(&mut self, in_flight: Option<InFlight>) {
+        self.0.in_flight = in_flight;
+    }
+
+    /// The answer that it carries ended before its end.
+    pub(super) fn broke_off(&mut self, cause: &str) {
+        self.0.in_flight.iter_mut().for_each(|in_flight| in_flight.broke_off(cause));
     }
 
     /// Which endpoint it leads to.
@@ -91,8 +119,8 @@ impl Connection {
         self.0.endpoint
     }
 
-    /// Sends the request and waits for the head of its answer. With the fault comes the request back, if nothing of it
-    /// left.
+    /// Sends the request and waits for the head of its answer. With the fault comes the request back, if it can be sent
+    /// once more: whether it may be is not decided here.
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -101,7 +129,7 @@ impl Connection {
         exchange.begin(request);
         match poll_fn(|cx| exchange.poll_answer(cx)).await {
             Ok(response) => Ok(response),
-            Err(fault) => Err((fault, exchange.take_unsent())),
+            Err(fault) => Err((fault, exchange.take_again())),
         }
     }
 
@@ -217,6 +245,8 @@ impl Idle {
 
     /// Keeps a connection whose exchange is over, if another can follow on it.
     pub(super) fn put(&self, mut connection: Connection, at_most: usize) {
+        // Its try is over, whether the connection can be kept or not.
+        connection.0.in_flight = None;
         if !connection.0.exchange.is_at_rest() {
             return;
         }

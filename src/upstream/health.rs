@@ -1,72 +1,90 @@
-//! Asks whether the app is back, while it is down; publishes the answer through the breaker. A task of the server.
+//! Asks whether the app is back while it is down, and endpoints whether they are back while they are ejected; publishes
+//! the answers through breaker and ejection. A task of the server.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 
 use super::{
-    Condition, Connections,
+    Condition, Connections, in_flight,
     request_body::{Progress, RequestBody},
 };
 
-/// Runs until dropped. At start it asks once whether the app answers at all; then only while the app is down.
+/// Runs until dropped. At start it asks once whether the app answers at all; then only while something is down, unless
+/// it is to ask always.
 pub async fn watch(connections: Connections) {
     let upstream = connections.upstream().clone();
     let mut condition = upstream.condition();
     loop {
         let now = condition.borrow_and_update().clone();
-        match now {
-            Condition::Unknown => {
-                if answers(&connections).await {
-                    upstream.answered();
-                }
-            }
-            Condition::Down { .. } => {
-                if answers(&connections).await
-                    && let Some(change) = upstream.breaker.healthy()
-                {
-                    upstream.publish(change);
-                }
-            }
+        let all = || (0..upstream.endpoints.len()).collect();
+        let to_ask: Vec<usize> = match now {
+            Condition::Unknown | Condition::Down { .. } => all(),
+            Condition::Up | Condition::Probing { .. } if upstream.config.health.always => all(),
             Condition::Up | Condition::Probing { .. } => {
-                if condition.changed().await.is_err() {
-                    return;
-                }
-                continue;
+                upstream.endpoints.outside(&upstream.config)
             }
+        };
+        if to_ask.is_empty() {
+            tokio::select! {
+                changed = condition.changed() => if changed.is_err() { return },
+                () = upstream.endpoints.somebody_ejected() => {}
+            }
+            continue;
+        }
+        let any_answers = ask_all(&connections, &to_ask).await;
+        match now {
+            Condition::Unknown if any_answers => upstream.answered(),
+            Condition::Down { .. } if any_answers => {
+                upstream.breaker.healthy().into_iter().for_each(|change| upstream.publish(change));
+            }
+            _ => {}
         }
         tokio::time::sleep(upstream.config.health.interval).await;
     }
 }
 
-/// Any HTTP answer at all; with a health path a 2xx. A connection alone is not enough: an app that hangs takes it, too.
-async fn answers(connections: &Connections) -> bool {
-    match connections.upstream().config.health.path {
-        Some(_) => ask(connections, Method::GET).await.is_some_and(|status| status.is_success()),
-        None => {
-            ask(connections, Method::HEAD).await.is_some_and(|status| !GATEWAY.contains(&status))
+/// Each endpoint is told what it answered. Whether any did.
+async fn ask_all(connections: &Connections, endpoints: &[usize]) -> bool {
+    let answers = join_all(endpoints.iter().map(|at| answers(connections, *at))).await;
+    if connections.upstream().endpoints.are_several() {
+        for (at, answered) in endpoints.iter().zip(&answers) {
+            connections.upstream().endpoint_asked(*at, *answered);
         }
+    }
+    answers.contains(&true)
+}
+
+/// Any HTTP answer at all; with a health path a 2xx. A connection alone is not enough: an app that hangs takes it, too.
+async fn answers(connections: &Connections, endpoint: usize) -> bool {
+    match connections.upstream().config.health.path {
+        Some(_) => {
+            ask(connections, endpoint, Method::GET).await.is_some_and(|status| status.is_success())
+        }
+        None => ask(connections, endpoint, Method::HEAD)
+            .await
+            .is_some_and(|status| !in_flight::is_gateways(status)),
     }
 }
 
-/// What a gateway says in front of an app that is not there.
-const GATEWAY: [StatusCode; 3] =
-    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
-
-/// One question, past the breaker.
-async fn ask(connections: &Connections, method: Method) -> Option<StatusCode> {
+/// One question, past the breaker and the choice of endpoints.
+async fn ask(connections: &Connections, endpoint: usize, method: Method) -> Option<StatusCode> {
     let upstream = connections.upstream();
     let path = upstream.config.health.path.as_deref().unwrap_or("/");
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(http::header::HOST, &upstream.endpoints.get(0).authority)
+        .header(http::header::HOST, &upstream.endpoints.get(endpoint).authority)
         .header(http::header::USER_AGENT, "standin-health")
         .body(RequestBody::Empty)
         .ok()?;
     let progress = Progress::default();
     progress.set_whole();
     let limit: Duration = upstream.config.health.timeout;
-    let answer = tokio::time::timeout(limit, connections.send(request, &progress)).await;
-    answer.ok()?.ok().map(|answer| answer.status())
+    let sent = connections.send_to(endpoint, request, &progress, false);
+    let (answer, connection) = tokio::time::timeout(limit, sent).await.ok()?.ok()?;
+    let answer = connections.with_body(answer, connection);
+    // Without a body its connection is kept for the next question.
+    Some(answer.status())
 }

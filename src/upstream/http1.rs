@@ -126,10 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         self.queue.written()
     }
 
-    /// The request again, if nothing of it left and its body can be read once more.
-    pub(super) fn take_unsent(&mut self) -> Option<Request<RequestBody>> {
-        let asked = self.asked.take().filter(|_| self.queue.written() == 0)?;
-        let body = asked.again.or_else(|| std::mem::take(&mut self.sending).into_unread())?;
+    /// The request again, if its body can be read once more and nothing of an answer came.
+    pub(super) fn take_again(&mut self) -> Option<Request<RequestBody>> {
+        let asked = self.asked.take()?;
+        // Asked again now: of a copied body more may have come meanwhile than is kept.
+        let again = asked.again.and_then(|body| body.again());
+        let body = again.or_else(|| std::mem::take(&mut self.sending).into_unread())?;
         Some(Request::from_parts(asked.parts, body))
     }
 
@@ -241,8 +243,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 return self.wait_for_more();
             }
             // What has left is of no more use: its map takes the answer's fields without an allocation.
-            let map = match self.asked.as_mut().filter(|_| self.queue.written() > 0) {
-                Some(asked) => std::mem::take(&mut asked.parts.headers),
+            let map = match self.asked.take_if(|_| self.queue.written() > 0) {
+                Some(asked) => asked.parts.headers,
                 None => HeaderMap::new(),
             };
             match response_head::parse(

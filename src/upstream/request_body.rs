@@ -11,7 +11,12 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::body_copy::{CopyReader, WholeBody};
+use tokio::time::Instant;
+
+use super::{
+    body_copy::{CopyReader, WholeBody},
+    endpoint::Chosen,
+};
 pub use crate::client_body::BodyFault;
 
 /// A request body as it comes from the client. Its errors are the client's fault and say so in words.
@@ -26,6 +31,10 @@ pub struct Progress {
     frames: Cell<u64>,
     /// Asked for more, the client had none yet.
     client_slow: Cell<bool>,
+    /// Which of several endpoints has it in hand, and since when.
+    on: Cell<Option<(Chosen, Instant)>>,
+    /// Its deadline has passed: nobody else is tried.
+    over: Cell<bool>,
     fault: RefCell<Option<BodyFault>>,
 }
 
@@ -79,6 +88,22 @@ impl Progress {
 
     pub fn set_connected(&self) {
         self.connected.set(true);
+    }
+
+    pub(super) fn set_on(&self, chosen: Chosen, began: Instant) {
+        self.on.set(Some((chosen, began)));
+    }
+
+    pub(super) fn on(&self) -> Option<(Chosen, Instant)> {
+        self.on.get()
+    }
+
+    pub(super) fn set_over(&self) {
+        self.over.set(true);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     pub fn set_whole(&self) {

@@ -71,6 +71,12 @@ struct Shared {
 
 impl App {
     pub async fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
+    }
+
+    /// At an address of this machine; an error if somebody is there.
+    pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
+        let listener = bind(address)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -81,10 +87,9 @@ impl App {
             wire: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answer),
         });
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut app = Self { address: any, shared, runtime: Some(runtime), stop: None };
-        app.restart().await;
-        app
+        let mut app = Self { address, shared, runtime: Some(runtime), stop: None };
+        app.listen_on(listener);
+        Ok(app)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -102,7 +107,10 @@ impl App {
     pub async fn restart(&mut self) {
         assert!(self.stop.is_none(), "the app runs already");
         let address = self.address;
-        let listener = eventually(Duration::from_secs(10), async || bind(address)).await;
+        self.listen_on(eventually(Duration::from_secs(10), async || bind(address)).await);
+    }
+
+    fn listen_on(&mut self, listener: std::net::TcpListener) {
         self.address = listener.local_addr().unwrap();
         let runtime = self.runtime.as_ref().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -149,8 +149,25 @@ impl Known<'_> {
                     self.since(upstream)
                 ),
             ),
+            "up" => self.endpoints(upstream, &mut say),
             _ => {}
         }
+    }
+
+    /// While the app answers: which of its endpoints do not.
+    fn endpoints(&self, upstream: &UpstreamStatus, say: &mut impl FnMut(Severity, String)) {
+        let aside: Vec<_> =
+            upstream.endpoint_states.iter().filter(|endpoint| endpoint.is_set_aside()).collect();
+        let Some(first) = aside.first() else { return };
+        let cause = first.cause.as_deref().unwrap_or("no cause known");
+        let since =
+            first.since.map_or_else(String::new, |at| format!(" since {}", at.short(self.now)));
+        let (all, endpoint) = (upstream.endpoint_states.len(), &first.endpoint);
+        let which = match aside.len() {
+            1 => format!("{endpoint} (one of {all} endpoints of {}) is", upstream.name),
+            n => format!("{n} of {all} endpoints of {} are, {endpoint} is", upstream.name),
+        };
+        say(Severity::Note, format!("{which} set aside{since}: {cause}. The others answer."));
     }
 
     fn route(&self, route: &RouteStatus, all: &mut Vec<Sentence>) {
@@ -298,6 +315,7 @@ mod tests {
         UpstreamStatus {
             name: "shop".into(),
             endpoints: Vec::new(),
+            endpoint_states: Vec::new(),
             condition: condition.into(),
             since: down.then_some(At(NOW)),
             cause: down.then(|| "connection refused".into()),

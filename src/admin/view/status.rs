@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Answers, At, ConfigStatus, ModesView, RouteStatus, Sentence, Severity, sentence::Known,
+    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity,
+    sentence::Known,
 };
 use crate::{
     admin::{Handles, text},
@@ -63,6 +64,9 @@ pub struct StoreStatus {
 pub struct UpstreamStatus {
     pub name: String,
     pub endpoints: Vec<String>,
+    /// How each of them stands, in their order.
+    #[serde(default)]
+    pub endpoint_states: Vec<EndpointStatus>,
     /// `unknown` (not seen to answer since start), `up`, `down` or `probing`.
     pub condition: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +168,11 @@ impl Status {
         self.routes.iter().filter_map(|route| route.oldest_open).min()
     }
 
+    /// Whether some upstream has several endpoints.
+    pub fn has_choice(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.endpoint_states.len() > 1)
+    }
+
     /// Whether a person forced stand-ins, anywhere.
     pub fn forced(&self) -> bool {
         self.routes.iter().any(|route| route.mode == Mode::Forced)
@@ -184,6 +193,7 @@ impl UpstreamStatus {
         Self {
             name: upstream.name.to_string(),
             endpoints: upstream.config.endpoints.clone(),
+            endpoint_states: upstream.endpoints_now().into_iter().map(EndpointStatus::of).collect(),
             condition: condition.to_owned(),
             since: since.map(At),
             cause,

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::zero;
-use crate::config::{Config, UpstreamConfig, document::Document, parse_endpoint, paths::index};
+use crate::config::{
+    Config, ResolverConfig, UpstreamConfig, document::Document, parse_endpoint, paths::index,
+};
 
 pub(super) fn find(config: &Config, document: &mut Document<'_>) {
     if config.upstream.is_empty() && document.sound(&["upstream"]) {
@@ -22,6 +24,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>) {
     for (name, upstream) in &config.upstream {
         endpoints(name, upstream, config, document);
         times(name, upstream, document);
+        sharing(name, upstream, document);
     }
 }
 
@@ -100,6 +103,36 @@ fn times(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
     zero(document, &within("connections", "idle_time"), upstream.connections.idle_time);
 }
 
+/// How the endpoints share the requests.
+fn sharing(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
+    let within = |section, key| ["upstream", name, section, key];
+    let ejection = &upstream.ejection;
+    if ejection.failures == 0 {
+        document.fault(&within("ejection", "failures"), "must not be zero");
+    }
+    zero(document, &within("ejection", "time"), ejection.time);
+    not_above(
+        document,
+        (&within("ejection", "time"), ejection.time),
+        (&within("ejection", "max_time"), ejection.max_time),
+    );
+    if ejection.panic_threshold > 100 {
+        document.fault(&within("ejection", "panic_threshold"), "more than 100 percent");
+    }
+    if upstream.retry_budget.percent > MOST_RETRIES {
+        let message = format!("more than {MOST_RETRIES} percent: tries would be a flood");
+        document.fault(&within("retry_budget", "percent"), &message);
+    }
+    if let ResolverConfig::Servers(resolver) = &upstream.resolver
+        && resolver.servers.is_empty()
+    {
+        document.fault(
+            &within("resolver", "servers"),
+            "empty: write servers = [\"127.0.0.1:53\"], or resolver = \"dns\"",
+        );
+    }
+}
+
 /// Two keys of which the first must not be larger; the fault is where something is written.
 pub(super) fn not_above(
     document: &mut Document<'_>,
@@ -121,3 +154,4 @@ pub(super) fn not_above(
 }
 
 const MOST_ENDPOINTS: usize = 256;
+const MOST_RETRIES: u32 = 100;

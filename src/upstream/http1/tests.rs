@@ -269,7 +269,8 @@ fn nothing_left_means_that_the_request_comes_back_whole() {
         let mut exchange = Exchange::new(Script { takes: Some(0), ..Script::default() });
         exchange.begin(post(body, &[]));
         assert!(matches!(poll_often(|cx| exchange.poll_answer(cx)), Some(Err(Fault::Io(_)))));
-        exchange.take_unsent()
+        assert_eq!(exchange.written(), 0);
+        exchange.take_again()
     };
     assert!(matches!(unsent(RequestBody::Empty).unwrap().into_body(), RequestBody::Empty));
     for size in [10, 100_000] {
@@ -286,8 +287,26 @@ fn nothing_left_means_that_the_request_comes_back_whole() {
     let mut some = Exchange::new(Script { takes: Some(1), ..Script::default() });
     some.begin(post(whole("hello"), &[]));
     assert!(poll_often(|cx| some.poll_answer(cx)).unwrap().is_err());
-    assert!(some.take_unsent().is_none());
     assert_eq!(some.written(), 1);
+    let again = some.take_again().unwrap();
+    assert!(matches!(again.into_body(), RequestBody::Whole(body) if &body.bytes[..] == b"hello"));
+}
+
+#[test]
+fn once_an_answer_has_begun_the_request_does_not_come_back() {
+    for (answer, comes_back) in [
+        ("", true),
+        ("HTTP/1.1 20", false),
+        ("HTTP/1.1 103 Hint\r\n\r\n", false),
+        ("nonsense\r\n\r\n", false),
+    ] {
+        let mut exchange = Exchange::new(Script::new([answer.as_bytes()], true));
+        exchange.begin(post(whole("hello"), &[("x-kept", "1")]));
+        assert!(poll_often(|cx| exchange.poll_answer(cx)).unwrap().is_err(), "{answer}");
+        let again = exchange.take_again();
+        assert_eq!(again.is_some(), comes_back, "{answer}");
+        assert!(again.is_none_or(|again| again.headers()["x-kept"] == "1"));
+    }
 }
 
 #[test]

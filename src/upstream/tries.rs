@@ -1,0 +1,174 @@
+//! One exchange as a row of tries: which endpoint is next, whether one more try is allowed, and which error is told.
+//!
+//! What was certainly not sent goes on, whatever its method. What may have been applied is sent again only if its method
+//! is idempotent (RFC 9110, 9.2.2), its body can be read again and its client waits. The retry budget bounds both.
+
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use super::{
+    Connections, UpstreamError,
+    balance::Set,
+    connection::Connection,
+    in_flight::InFlight,
+    request_body::{Progress, RequestBody},
+};
+use crate::store::Certainty;
+
+/// Whether what may have been applied may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resend {
+    Idempotent,
+    /// Each sending is decided and recorded by the caller.
+    Never,
+}
+
+/// What a try came to where there is no answer: why, whether it was on a kept connection, and the request, if it is
+/// there once more.
+pub(super) struct Failed {
+    pub(super) error: UpstreamError,
+    pub(super) kept: bool,
+    pub(super) request: Option<Request<RequestBody>>,
+}
+
+/// Tries at other endpoints that cost nothing from the budget, while nothing was sent: with one of three up, everything
+/// goes through.
+const FREE: u32 = 2;
+
+impl Connections {
+    /// Sends to one endpoint after another until one has answered. No deadline for the answer here.
+    pub(super) async fn send_parts(
+        &self,
+        mut request: Request<RequestBody>,
+        progress: &Progress,
+        resend: Resend,
+    ) -> Result<(Response<()>, Connection), UpstreamError> {
+        let mut tries =
+            Tries::new(self, resend == Resend::Idempotent && request.method().is_idempotent());
+        self.0.budget.borrow_mut().earn();
+        while let Some(chosen) = self.choose(&tries.tried) {
+            let mut in_flight = InFlight::begin(self, chosen, progress);
+            match self.send_to(chosen.endpoint, request, progress, tries.fresh).await {
+                Ok((response, mut connection)) => {
+                    if let Some(in_flight) = &mut in_flight {
+                        in_flight.answered(response.status());
+                    }
+                    connection.set_in_flight(in_flight);
+                    return Ok((response, connection));
+                }
+                Err(Failed { error, kept, request: again }) => {
+                    if let Some(in_flight) = &mut in_flight {
+                        in_flight.failed(&error);
+                    }
+                    let (certainty, worth) = (error.certainty(), is_worth_another(&error));
+                    tries.note(error, chosen.endpoint, kept);
+                    let Some(again) = again else { break };
+                    if progress.is_over() || !tries.allows(certainty, worth) {
+                        break;
+                    }
+                    request = again;
+                }
+            }
+        }
+        Err(tries.told())
+    }
+
+    /// One try at one endpoint: on a kept connection, or else a fresh one.
+    pub(super) async fn send_to(
+        &self,
+        endpoint: usize,
+        mut request: Request<RequestBody>,
+        progress: &Progress,
+        fresh: bool,
+    ) -> Result<(Response<()>, Connection), Failed> {
+        if !fresh && let Some(kept) = self.take_kept(endpoint) {
+            match self.send_on(kept, request, progress).await {
+                Ok(answered) => return Ok(answered),
+                // The app had closed it meanwhile and took nothing: a fresh connection will tell.
+                Err((error, Some(unsent))) if error.certainty() == Certainty::NotSent => {
+                    request = unsent;
+                }
+                Err((error, request)) => return Err(Failed { error, kept: true, request }),
+            }
+        }
+        match Connection::open(self.upstream(), endpoint).await {
+            Ok(connection) => self
+                .send_on(connection, request, progress)
+                .await
+                .map_err(|(error, request)| Failed { error, kept: false, request }),
+            Err(error) => Err(Failed { error, kept: false, request: Some(request) }),
+        }
+    }
+}
+
+struct Tries<'c> {
+    home: &'c Connections,
+    may_resend: bool,
+    tried: Set,
+    /// The only endpoint broke a kept connection: once more, on a fresh one.
+    fresh: bool,
+    others: u32,
+    doubt: Option<UpstreamError>,
+    ours: Option<UpstreamError>,
+    last: Option<UpstreamError>,
+}
+
+impl<'c> Tries<'c> {
+    fn new(home: &'c Connections, may_resend: bool) -> Self {
+        Self {
+            home,
+            may_resend,
+            tried: Set::default(),
+            fresh: false,
+            others: 0,
+            doubt: None,
+            ours: None,
+            last: None,
+        }
+    }
+
+    /// Whether one more try may follow such a failure; if so it is paid for.
+    fn allows(&mut self, certainty: Certainty, worth: bool) -> bool {
+        let upstream = self.home.upstream();
+        let free = match certainty {
+            Certainty::NotSent => self.others < FREE,
+            Certainty::SentUnknown if self.may_resend && worth => false,
+            Certainty::SentUnknown => return false,
+        };
+        if self.tried.len() >= upstream.endpoints.len() {
+            return false;
+        }
+        self.others += 1;
+        let allowed = free || self.home.0.budget.borrow_mut().spend(Instant::now());
+        upstream.extra_tries.count(certainty, allowed);
+        allowed
+    }
+
+    fn note(&mut self, error: UpstreamError, endpoint: usize, kept: bool) {
+        let only = !self.home.upstream().endpoints.are_several();
+        if only && kept && !self.fresh {
+            self.fresh = true;
+        } else {
+            self.tried = self.tried.with(endpoint);
+        }
+        match (&error, error.certainty()) {
+            (_, Certainty::SentUnknown) => _ = self.doubt.get_or_insert(error),
+            (UpstreamError::Ourselves { .. }, _) => self.ours = Some(error),
+            _ => self.last = Some(error),
+        }
+    }
+
+    /// The worst of all tries: one that may have been applied, else our own trouble (no endpoint is known to be down
+    /// where we could not even try).
+    fn told(self) -> UpstreamError {
+        self.doubt.or(self.ours).or(self.last).unwrap_or_else(|| UpstreamError::Ourselves {
+            cause: "the upstream has no endpoint".to_owned(),
+        })
+    }
+}
+
+/// A broken connection may be one endpoint's trouble; a client's broken body, a deadline that is over, and an answer that
+/// came and was none are not.
+fn is_worth_another(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Reset { .. })
+}
