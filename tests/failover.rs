@@ -450,6 +450,51 @@ async fn standins_own_trouble_is_no_outage() {
     standin.upstream_is("up").await;
 }
 
+/// Out of files, standin cannot even ask: that is no outage of the app. It goes on when there are some again.
+#[tokio::test]
+async fn out_of_files_nothing_is_promised_and_it_recovers() {
+    let mut app = App::start().await;
+    // Nothing is kept alive: each request needs a file of its own.
+    app.answer_with(|seen| {
+        let status = if seen.method == Method::POST { 201 } else { 200 };
+        let closing = http::Response::builder().status(status).header("connection", "close");
+        closing.body(Bytes::from_static(b"by the app")).unwrap()
+    });
+    let config = config(&[app.address().to_string()], "breaker = { failures = 1 }", PROTECTED, "");
+    let limited = ["prlimit", "--nofile=96:96", "--"];
+    let standin = Standin::with(&config).under(limited).arg("--workers=1").start().await;
+    standin.upstream_is("up").await;
+    let mut client = Client::to(standin.address());
+    let mut order = async || {
+        let order = Request::post("/orders").body(Bytes::from_static(b"1")).unwrap();
+        client.send(order).await.unwrap()
+    };
+    assert_eq!(order().await.text(), "by the app");
+    let mut crowd = Vec::new();
+    for _ in 0..150 {
+        crowd.push(Raw::to(standin.address()).await);
+    }
+    eventually(SOON, async || standin.output().contains("cannot accept")).await;
+    let mut refused = 0;
+    eventually(SOON, async || {
+        let answer = order().await;
+        // Where a health check has just given its file back, the app is asked and has answered.
+        if answer.text() != "by the app" {
+            assert_honest(&answer, 503);
+            assert!(answer.header("proxy-status").contains("proxy_internal_error"), "{answer:?}");
+            refused += 1;
+        }
+        refused == 10
+    })
+    .await;
+    drop(crowd);
+    eventually(SOON, async || standin.post("/orders", "2").await.text() == "by the app").await;
+    assert!(standin.entries().await.is_empty());
+    standin.upstream_is("up").await;
+    app.stop().await;
+    assert_stood_in(&standin.post("/orders", "3").await, "error=");
+}
+
 /// A wrong address in the configuration must not look like an outage.
 #[tokio::test]
 async fn before_the_app_was_seen_to_answer_nothing_is_promised() {
