@@ -40,6 +40,7 @@ use crate::{
     store::Store,
     telemetry::Counters,
     time::UnixMillis,
+    tls::server::ServerTls,
 };
 
 pub use api::openapi;
@@ -55,6 +56,8 @@ pub struct Handles {
     pub counters: Counters,
     pub clocks: Clocks,
     pub role: Role,
+    /// Certificates towards clients.
+    pub tls: Option<Arc<ServerTls>>,
     pub started_at: UnixMillis,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,

@@ -22,6 +22,7 @@ mod route;
 mod schema;
 mod stand_in;
 mod store;
+mod tls;
 pub mod units;
 mod upstream;
 pub(crate) mod warnings;
@@ -38,7 +39,7 @@ pub use self::{
         Balance, EjectionConfig, ResolverConfig, ResolverKind, ResolverServers, RetryBudgetConfig,
     },
     faults::{Fault, Faults, Warning},
-    listen::{Limits, ListenConfig, RequestIdConfig},
+    listen::{Limits, ListenConfig, ProxyProtocolConfig, RequestIdConfig},
     matching::{MatchFault, RoutePattern, Segment},
     references::Secrets,
     replay::{OutcomeRule, ReplayConfig, ReplaysConfig, SigningKey, Trigger},
@@ -46,6 +47,7 @@ pub use self::{
     schema::json_schema,
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
     store::{Ephemeral, StoreConfig},
+    tls::{CertificateFiles, ClientAuth, Http2, ListenTlsConfig, TlsVersion, UpstreamTlsConfig},
     upstream::{BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, parse_endpoint},
 };
 

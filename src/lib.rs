@@ -39,6 +39,7 @@
 //! | [`admin`] | page, API, metrics, health |
 //! | **small things that all may use** | |
 //! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
+//! | [`tls`] | certificates, read from files and read again |
 //! | [`signature`] | by which the app knows a replay |
 //! | [`telemetry`], [`time`], [`clocks`] | counters; the wall clock in milliseconds; whether it jumps |
 
@@ -63,4 +64,5 @@ pub mod store;
 pub mod telemetry;
 pub mod template;
 pub mod time;
+pub mod tls;
 pub mod upstream;

@@ -1,11 +1,13 @@
-//! Accepts clients (HTTP/1.1, HTTP/2 with prior knowledge), bounds what they may cost, and serves a connection until
-//! it closes or drains. Knows "some service", not what it does.
+//! Accepts clients (HTTP/1.1, HTTP/2, in clear or over TLS), bounds what they may cost, and serves a connection until it
+//! closes or drains. Knows "some service", not what it does.
 
+mod arrival;
 mod drain;
 pub mod framing;
 mod per_client;
 mod presence;
 mod protocols;
+pub mod proxy_protocol;
 mod socket;
 
 use std::{
@@ -32,18 +34,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
 pub use self::per_client::PerClient;
+use self::{
+    arrival::Arrival, framing::FramingWatch, per_client::ClientPlace, protocols::Protocols,
+    socket::Watched,
+};
 pub use self::{drain::Drain, presence::Presence};
-use self::{framing::FramingWatch, protocols::Protocols, socket::Watched};
 use crate::{
     client_body::{BodyLimits, ReceivedBody},
     config::ListenConfig,
     telemetry::{WorkerCounters, add, subtract},
+    tls::server::ServerTls,
 };
 
 /// What all workers share of listening.
 #[derive(Clone, Debug)]
 pub struct Listening {
     pub config: ListenConfig,
+    /// Absent: clients speak in clear.
+    pub tls: Option<Arc<ServerTls>>,
     /// Open connections of all workers.
     pub connections: Arc<AtomicUsize>,
     /// And of each client.
@@ -63,7 +71,10 @@ pub async fn serve<S, B>(
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let protocols = Rc::new(Protocols::new(&listening.config));
+    let ways = Ways {
+        arrival: Rc::new(Arrival::new(&listening.config, listening.tls.clone())),
+        protocols: Rc::new(Protocols::new(&listening.config)),
+    };
     let open = Rc::new(OpenConnections { all: Arc::clone(&listening.connections), counters });
     loop {
         wait_for_room(&listening, &drain).await;
@@ -72,7 +83,7 @@ pub async fn serve<S, B>(
             Ok((stream, peer)) => {
                 // Another worker may have given the last place away meanwhile.
                 let place = place(&open, &listening, &drain).await;
-                begin(stream, peer, &listening, &protocols, chain.clone(), &drain, place)
+                begin(stream, peer, &listening, &ways, chain.clone(), &drain, place)
             }
             Err(error) => after_accept_error(&error).await,
         }
@@ -81,17 +92,23 @@ pub async fn serve<S, B>(
     let Ok(listener) = listener.into_std() else { return drain.all_over().await };
     while let Some((stream, peer)) = accept_now(&listener) {
         let place = place(&open, &listening, &drain).await;
-        begin(stream, peer, &listening, &protocols, chain.clone(), &drain, place);
+        begin(stream, peer, &listening, &ways, chain.clone(), &drain, place);
     }
     drop(listener);
     drain.all_over().await;
+}
+
+/// What all connections of a worker go through.
+struct Ways {
+    arrival: Rc<Arrival>,
+    protocols: Rc<Protocols>,
 }
 
 fn begin<S, B>(
     stream: TcpStream,
     peer: SocketAddr,
     listening: &Listening,
-    protocols: &Rc<Protocols>,
+    ways: &Ways,
     chain: S,
     drain: &Rc<Drain>,
     place: Place,
@@ -101,25 +118,44 @@ fn begin<S, B>(
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    // To one that has its number, a closed connection says it best: no head is read to answer to.
-    let Some(its_place) = listening.per_client.enter(peer.ip()) else { return };
+    // To one that has its number, a closed connection says it best: no head is read to answer to. Who comes through a
+    // load balancer is known a little later.
+    let its_place: Option<ClientPlace> = if ways.arrival.knows_client() {
+        let Some(its_place) = listening.per_client.enter(peer.ip()) else { return };
+        Some(its_place)
+    } else {
+        None
+    };
     // A failure here only costs latency.
     stream.set_nodelay(true).ok();
-    let limits = &listening.config.limits;
-    let client = Client::new(peer);
-    let watch = FramingWatch::new(client.framing.clone());
-    let presence = Presence::new(stream);
-    let stream = Watched::new(presence.clone(), watch, limits);
-    let service = Adapter {
-        chain: RefCell::new(chain),
-        client,
-        presence: presence.clone(),
-        limits: BodyLimits { length: limits.body, idle: limits.body_idle, rate: limits.min_rate },
-    };
+    let (limits, per_client) = (listening.config.limits.clone(), listening.per_client.clone());
     // Inside from now on: the drain must not be over before its task has begun.
-    let (protocols, here) = (Rc::clone(protocols), drain.enter());
+    let (arrival, protocols, here) =
+        (Rc::clone(&ways.arrival), Rc::clone(&ways.protocols), drain.enter());
     spawn(async move {
-        let (_place, _its_place) = (place, its_place);
+        let arrived = match arrival.of(stream, peer, &here).await {
+            Ok(arrived) => arrived,
+            Err(refused) => {
+                add(&place.0.counters.connections_turned_away[refused.kind()], 1);
+                return tracing::debug!(%peer, %refused, "connection refused");
+            }
+        };
+        let its_place = its_place.or_else(|| per_client.enter(arrived.address.ip()));
+        let (_place, Some(_its_place)) = (place, its_place) else { return };
+        let client = Client { over_tls: arrived.over_tls, ..Client::new(arrived.address) };
+        let watch = FramingWatch::new(client.framing.clone());
+        let presence = arrived.presence;
+        let stream = Watched::new(arrived.stream, watch, limits.head_timeout);
+        let service = Adapter {
+            chain: RefCell::new(chain),
+            client,
+            presence: presence.clone(),
+            limits: BodyLimits {
+                length: limits.body,
+                idle: limits.body_idle,
+                rate: limits.min_rate,
+            },
+        };
         if let Err(error) = protocols.serve(stream, service, &here).await {
             tracing::debug!(%peer, error = &*error, "connection ended");
         }

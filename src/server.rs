@@ -1,5 +1,6 @@
 //! Builds every part once, in order of dependency; runs them; drains them.
 
+mod certificates;
 mod control;
 mod outage;
 mod worker;
@@ -34,6 +35,7 @@ use crate::{
     stand_in::StandIn,
     store::{Hook, Store, StoreError, StoreOptions, Synchronous},
     telemetry::Counters,
+    tls::{self, TlsFault},
     upstream::body_copy::Budget,
 };
 
@@ -44,6 +46,8 @@ pub enum ServerError {
     Route(#[from] RouteFault),
     #[error("the store: {0}")]
     Store(#[from] StoreError),
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsFault),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("{0}")]
@@ -97,6 +101,8 @@ async fn start(
     let routes = Arc::new(Routes::new(config)?);
     let store = open_store(config, hidden)?;
     outage::recall(&routes, &store).await;
+    let tls = config.listen.tls.as_ref().map(|tls| tls::server::load(tls, config.listen.http2));
+    let tls = tls.transpose()?.map(Arc::new);
     let modes = Modes::recall(store.clone()).await?;
     let workers = config.workers.map_or_else(cores, std::num::NonZero::get);
     let counters = Counters::default();
@@ -129,6 +135,7 @@ async fn start(
     });
     let listening = Listening {
         config: config.listen.clone(),
+        tls: tls.clone(),
         connections: Arc::new(AtomicUsize::new(0)),
         per_client: PerClient::new(config.listen.limits.connections_per_client),
     };
@@ -163,6 +170,7 @@ async fn start(
         admin: config.admin.clone(),
         signing_key: config.replay.signing_key.clone(),
         hidden: hidden.clone(),
+        tls,
     };
     let (control, admin) =
         control::start(setup, admin_listener, health, stopping.clone(), admin_stopping)?;

@@ -41,6 +41,9 @@ pub const ANSWERED: [(Answered, &str); 7] = [
 pub const BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
+/// Why a connection was closed before its first request.
+pub const TURNED_AWAY: [&str; 4] = ["not_a_proxy", "proxy_header", "tls", "late"];
+
 /// One route's counters on one worker.
 #[derive(Debug, Default)]
 pub struct RouteCounters {
@@ -81,6 +84,8 @@ pub struct WorkerCounters {
     routes: Vec<RouteCounters>,
     pub connections_open: AtomicU64,
     pub connections_total: AtomicU64,
+    /// By [`TURNED_AWAY`].
+    pub connections_turned_away: [AtomicU64; TURNED_AWAY.len()],
     pub requests_in_flight: AtomicU64,
     pub upstream_connections_opened: AtomicU64,
 }
@@ -117,6 +122,7 @@ impl Counters {
             routes: (0..places).map(|_| RouteCounters::default()).collect(),
             connections_open: AtomicU64::new(0),
             connections_total: AtomicU64::new(0),
+            connections_turned_away: Default::default(),
             requests_in_flight: AtomicU64::new(0),
             upstream_connections_opened: AtomicU64::new(0),
         });

@@ -630,14 +630,17 @@ async fn counters_of_all_workers_are_in_the_metrics_under_bounded_labels() {
         "cap",
         "condition",
         "endpoint",
+        "file",
         "le",
         "mode",
         "result",
         "role",
         "route",
+        "section",
         "state",
         "upstream",
         "version",
+        "why",
     ];
     assert_eq!(labels, BTreeSet::from(known));
 }

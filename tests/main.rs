@@ -30,6 +30,7 @@ mod standby;
 mod stops;
 mod store;
 mod support;
+mod tls;
 mod upstreams;
 
 /// `autotests` is off, so that a file nobody lists would silently not run.

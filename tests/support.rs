@@ -10,6 +10,7 @@ mod client;
 mod damage;
 mod dns;
 mod entries;
+mod pki;
 mod process;
 mod shop;
 mod stage;
@@ -23,6 +24,7 @@ pub use self::{
     damage::{damage, empty_the_log},
     dns::Dns,
     entries::millis,
+    pki::{Pair, Pki, TlsClient},
     process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},
     stage::{Asked, Stage},

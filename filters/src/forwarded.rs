@@ -132,10 +132,10 @@ impl<S> Forwarded<S> {
         let Some(client) = request.extensions().get::<Client>() else {
             return remove_forwarded(request.headers_mut());
         };
-        let address = client.address.ip();
+        let (address, over_tls) = (client.address.ip(), client.over_tls);
         let sender = match &self.sender {
-            Some(sender) if sender.came_from(address) => sender,
-            _ => self.sender.insert(Sender::new(address, &self.settings.trust)),
+            Some(sender) if sender.came_from(address, over_tls) => sender,
+            _ => self.sender.insert(Sender::new(address, over_tls, &self.settings.trust)),
         };
         sender.add_to(request.headers_mut(), has_forwarded);
     }
@@ -335,9 +335,27 @@ mod tests {
         assert!(!seen.contains_key("forwarded"));
     }
 
+    #[tokio::test]
+    async fn tls_is_told() {
+        for (address, before) in [("192.0.2.7:1", None), ("10.0.0.9:1", Some("for=1.1.1.1"))] {
+            let mut service = layer().layer(Inner(|request: Request<()>| {
+                assert_eq!(only(request.headers(), "x-forwarded-proto"), "https");
+                let told = request.headers().get("forwarded").map(|told| told.to_str().unwrap());
+                assert_eq!(told.map(|told| told.contains("proto=https")), before.map(|_| true));
+                Response::new(Full::<Bytes>::default())
+            }));
+            let client = Client { over_tls: true, ..Client::new(address.parse().unwrap()) };
+            let mut request = Request::builder().extension(client);
+            if let Some(before) = before {
+                request = request.header("forwarded", before);
+            }
+            service.call(request.body(()).unwrap()).await.unwrap();
+        }
+    }
+
     #[test]
     fn ipv6_is_quoted_in_forwarded() {
-        let element = forwarded_element("2001:db8::1".parse().unwrap(), None);
+        let element = forwarded_element("2001:db8::1".parse().unwrap(), false, None);
         assert_eq!(element, "for=\"[2001:db8::1]\";proto=http");
     }
 

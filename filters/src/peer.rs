@@ -14,13 +14,15 @@ use crate::request_check::FramingVerdict;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub address: SocketAddr,
+    /// It came over TLS.
+    pub over_tls: bool,
     /// What the watch of the connection's raw bytes has to say.
     pub framing: FramingVerdict,
 }
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, framing: FramingVerdict::default() }
+        Self { address, over_tls: false, framing: FramingVerdict::default() }
     }
 }
 

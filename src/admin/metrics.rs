@@ -20,7 +20,7 @@ use crate::{
     replay::RunState,
     router::Routes,
     store::{Accepting, RouteTotals, Totals},
-    telemetry::{ANSWERED, BUCKETS, RouteCounters},
+    telemetry::{ANSWERED, BUCKETS, RouteCounters, TURNED_AWAY},
     time::UnixMillis,
     upstream::Condition,
 };
@@ -59,6 +59,7 @@ impl Collector for Scrape {
         now.upstreams_and_modes(&mut out)?;
         endpoints::encode(&now.1.upstreams, &mut out)?;
         now.replays(&mut out)?;
+        now.tls(&mut out)?;
         now.process(&mut out, &totals)
     }
 }
@@ -234,6 +235,29 @@ impl Now<'_> {
         Ok(())
     }
 
+    fn tls(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let sections = super::view::tls_views(self.0);
+        let mut family = out.gauge(
+            "standin_certificate_end_seconds",
+            "When the certificates in a file end, since 1970: the first of them",
+        )?;
+        for tls in &sections {
+            let ends = tls.certificates.iter().filter_map(|one| Some((&one.file, one.not_after?)));
+            for (file, end) in ends {
+                let labels = [("section", &*tls.section), ("file", file)];
+                family.gauge(&labels, signed(end.0.0) / 1000.0)?;
+            }
+        }
+        let mut family = out.gauge(
+            "standin_tls_files_refused",
+            "1 while the changed files of a TLS section are not used",
+        )?;
+        for tls in &sections {
+            family.gauge(&[("section", &tls.section)], flag(tls.fault.is_some()))?;
+        }
+        Ok(())
+    }
+
     fn process(&self, out: &mut Out<'_>, totals: &Totals) -> Result<(), Error> {
         let handles = &self.0;
         let accepting = *handles.store.accepting().borrow() == Accepting::Yes;
@@ -282,11 +306,19 @@ impl Now<'_> {
             "Connections of clients since start",
             counters.sum(|w| &w.connections_total),
         )?;
+        let turned_away = |at: usize| counters.sum(|w| &w.connections_turned_away[at]);
         count(
             "standin_upstream_connections_opened",
             "Connections opened to upstreams",
             counters.sum(|w| &w.upstream_connections_opened),
         )?;
+        let mut family = out.counter(
+            "standin_connections_turned_away",
+            "Connections closed before their first request, by cause",
+        )?;
+        for (at, why) in TURNED_AWAY.iter().enumerate() {
+            family.counter(&[("why", why)], turned_away(at))?;
+        }
         let role = super::view::role_word(handles.role);
         let mut family = out.gauge("standin_build_info", "Version and role; always 1")?;
         family.gauge(&[("version", handles.version), ("role", role)], 1.0)

@@ -10,6 +10,7 @@ mod route;
 mod run;
 mod sentence;
 mod status;
+mod tls;
 
 use std::time::Duration;
 
@@ -26,10 +27,11 @@ pub use self::{
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},
     status::{Status, StoreStatus, UpstreamStatus},
+    tls::{CertificateView, TlsView},
 };
 pub(crate) use self::{
     route::{caps, counter},
-    status::role_word,
+    status::{role_word, tls_views},
 };
 use crate::time::UnixMillis;
 

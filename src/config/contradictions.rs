@@ -7,6 +7,7 @@ mod headers;
 mod replay;
 mod route;
 mod stand_in;
+mod tls;
 mod upstream;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -18,6 +19,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
     addresses(config, document);
     admin(config, document);
     limits(config, document);
+    tls::listen(&config.listen, document, folder);
     headers::request_id(&config.request_id.header, document);
     store(config, document);
     if config.workers.is_some_and(|workers| workers.get() > MOST_WORKERS) {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::units;
+use super::{ListenTlsConfig, units};
 
 /// `[listen]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -15,10 +15,23 @@ pub struct ListenConfig {
     /// Where clients connect: a numeric address with port; `0.0.0.0` or `[::]` for all of this machine.
     #[schemars(with = "units::AddressText")]
     pub address: SocketAddr,
-    /// Whether HTTP/2 with prior knowledge is spoken besides HTTP/1.1.
+    /// Whether HTTP/2 (with prior knowledge; over TLS as agreed) is spoken besides HTTP/1.1.
     pub http2: bool,
+    /// TLS towards clients; absent: they speak in clear.
+    pub tls: Option<ListenTlsConfig>,
+    /// The PROXY protocol (1 and 2): a load balancer in front says for whom it connects, and nobody else may connect.
+    pub proxy_protocol: Option<ProxyProtocolConfig>,
     /// What one client, and all together, may cost.
     pub limits: Limits,
+}
+
+/// `listen.proxy_protocol`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocolConfig {
+    /// Peers (addresses or networks) that must begin each connection with a PROXY header; those of others are closed.
+    #[schemars(with = "Vec<units::NetworkText>")]
+    pub from: Vec<IpNet>,
 }
 
 /// `[listen.limits]`: what one client, and all together, may cost.
@@ -79,6 +92,8 @@ impl Default for ListenConfig {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             http2: true,
+            tls: None,
+            proxy_protocol: None,
             limits: Limits::default(),
         }
     }

@@ -90,6 +90,9 @@ impl Config {
     }
 
     fn place_files(&mut self, folder: &Path) {
+        if let Some(tls) = &mut self.listen.tls {
+            tls.place(folder);
+        }
         let answers = self.route.values_mut().filter_map(|route| route.stand_in.as_mut());
         for file in answers.filter_map(|stand_in| stand_in.answer.body_file.as_mut()) {
             *file = folder.join(&*file);

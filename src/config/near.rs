@@ -81,7 +81,8 @@ const LONGEST_WORD: usize = 64;
 /// Keys that the design has and this version has not.
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("", &["egress", "notice", "notices", "schedule", "tracing", "cache"]),
-    ("listen", &["tls", "proxy_protocol", "acme"]),
+    ("listen", &["acme"]),
+    ("listen.tls", &["acme"]),
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
     ("upstream.NAME", &["tls", "egress", "backup", "http2", "schedule", "schedules", "weight"]),

@@ -38,6 +38,13 @@ impl Config {
                 format!("shorter than {SHORTEST_TOKEN} characters: it can be guessed"),
             );
         }
+        let proxies = self.listen.proxy_protocol.iter().flat_map(|proxies| &proxies.from);
+        if proxies.into_iter().any(|net| net.prefix_len() == 0) {
+            found.add(
+                "listen.proxy_protocol.from",
+                "every peer is believed: whoever connects can pose as any client",
+            );
+        }
         if self.request_id.trust.iter().any(|net| net.prefix_len() == 0) {
             found.add(
                 "request_id.trust",

@@ -21,23 +21,28 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{framing::FramingWatch, presence::Presence, protocols::Speaks};
-use crate::{client_body::is_too_slow, config::Limits};
+use super::{arrival::ClientStream, framing::FramingWatch, presence::Presence, protocols::Speaks};
+use crate::client_body::is_too_slow;
 
-/// See the module.
-pub(super) struct Watched {
-    stream: Presence,
-    watch: FramingWatch,
-    /// What was read to learn which protocol it is, and is still to be read by it.
-    first: BytesMut,
-    /// While a head is waited for, or comes.
-    head: Wait,
+/// The client's connection as bytes, with a limit to how slowly it may take its answer.
+pub(super) struct Socket {
+    presence: Presence,
     /// While a write waits.
     write: Wait,
     /// Since the first such wait: how long they were, and what was taken.
     waited: Duration,
     taken: u64,
     min_rate: u64,
+}
+
+/// What it says, after TLS if there is any: watched for ambiguous framing.
+pub(super) struct Watched {
+    stream: ClientStream,
+    watch: FramingWatch,
+    /// What was read to learn which protocol it is, and is still to be read by it.
+    first: BytesMut,
+    /// While a head is waited for, or comes.
+    head: Wait,
     handed_over: HandedOver,
 }
 
@@ -86,17 +91,39 @@ impl Wait {
     }
 }
 
+impl Socket {
+    pub(super) fn new(presence: Presence, write_idle: Duration, min_rate: u64) -> Self {
+        let write = Wait::new(write_idle);
+        Self { presence, write, waited: Duration::ZERO, taken: 0, min_rate }
+    }
+
+    /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
+    fn bounded(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(written) = &poll else {
+            return self.write.poll(cx).map(|()| Err(too_slow()));
+        };
+        if self.write.timer.is_some() {
+            self.taken += written.as_ref().map_or(0, |written| *written as u64);
+            self.waited += self.write.over();
+            if is_too_slow(self.taken, self.waited, self.min_rate) {
+                return Poll::Ready(Err(too_slow()));
+            }
+        }
+        poll
+    }
+}
+
 impl Watched {
-    pub(super) fn new(stream: Presence, watch: FramingWatch, limits: &Limits) -> Self {
+    pub(super) fn new(stream: ClientStream, watch: FramingWatch, head_timeout: Duration) -> Self {
         Self {
             stream,
             watch,
             first: BytesMut::new(),
-            head: Wait::new(limits.head_timeout),
-            write: Wait::new(limits.write_idle),
-            waited: Duration::ZERO,
-            taken: 0,
-            min_rate: limits.min_rate,
+            head: Wait::new(head_timeout),
             handed_over: HandedOver::default(),
         }
     }
@@ -140,7 +167,7 @@ impl Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let poll = self.stream.poll_read(cx, buf);
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
         if self.handed_over.is_set() {
             return poll;
         }
@@ -155,25 +182,6 @@ impl Watched {
             return Poll::Pending;
         }
         self.head.poll(cx).map(|()| Err(no_head()))
-    }
-
-    /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
-    fn bounded(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let Poll::Ready(written) = &poll else {
-            return self.write.poll(cx).map(|()| Err(too_slow()));
-        };
-        if self.write.timer.is_some() {
-            self.taken += written.as_ref().map_or(0, |written| *written as u64);
-            self.waited += self.write.over();
-            if is_too_slow(self.taken, self.waited, self.min_rate) {
-                return Poll::Ready(Err(too_slow()));
-            }
-        }
-        poll
     }
 }
 
@@ -209,7 +217,47 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let poll = self.stream.poll_write(cx, buf.len(), |stream| stream.try_write(buf));
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.presence.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = self.presence.poll_write(cx, buf.len(), |stream| stream.try_write(buf));
         self.bounded(cx, poll)
     }
 
@@ -219,7 +267,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        let poll = self.stream.poll_write(cx, length, |stream| stream.try_write_vectored(bufs));
+        let poll = self.presence.poll_write(cx, length, |stream| stream.try_write_vectored(bufs));
         self.bounded(cx, poll)
     }
 
@@ -233,7 +281,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.shutdown())
+        Poll::Ready(self.presence.shutdown())
     }
 }
 

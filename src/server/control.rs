@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Hidden, outage};
+use super::{Hidden, certificates, outage};
 use crate::{
     admin::{self, Handles},
     clocks::Clocks,
@@ -22,6 +22,7 @@ use crate::{
     store::{Checked, Store},
     telemetry::Counters,
     time::UnixMillis,
+    tls::server::ServerTls,
     upstream::{Connections, health, resolve},
 };
 
@@ -37,6 +38,7 @@ pub(super) struct Setup {
     pub(super) admin: AdminConfig,
     pub(super) signing_key: Option<SigningKey>,
     pub(super) hidden: Hidden,
+    pub(super) tls: Option<Arc<ServerTls>>,
 }
 
 type Thread = JoinHandle<io::Result<()>>;
@@ -62,6 +64,7 @@ pub(super) fn start(
     let check_every = setup.hidden.check_store_every.unwrap_or(CHECK_EVERY);
     let clocks = Clocks::default();
     let watched = clocks.clone();
+    let tls = setup.tls.clone();
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
@@ -69,6 +72,7 @@ pub(super) fn start(
             tokio::select! {
                 () = control(routes, store, check_every, replayer, reloader, stop) => {}
                 () = watched.watch() => {}
+                () = certificates::keep_fresh(tls) => {}
             }
         });
         Ok(())
@@ -82,6 +86,7 @@ pub(super) fn start(
         counters: setup.counters,
         clocks,
         role: setup.role,
+        tls: setup.tls,
         started_at: UnixMillis::now(),
         draining,
         version: env!("CARGO_PKG_VERSION"),

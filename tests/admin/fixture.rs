@@ -22,7 +22,7 @@ use standin::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::support::{Answer, Client};
+use crate::support::{Answer, Client, Pair, Pki};
 
 pub struct Fixture {
     pub address: SocketAddr,
@@ -89,6 +89,10 @@ impl Fixture {
             signing_key: None,
             hook: Hook::default(),
         });
+        let pki = Pki::new();
+        let Pair { cert, key } = pki.issue("shop", &["shop.example"]);
+        let tls = format!("cert = {cert:?}\nkey = {key:?}");
+        let tls = standin::tls::server::load(&toml::from_str(&tls).unwrap(), true).unwrap();
         let (draining, is_draining) = watch::channel(false);
         let handles = Handles {
             store: store.clone(),
@@ -99,6 +103,7 @@ impl Fixture {
             counters,
             clocks: Clocks::default(),
             role,
+            tls: Some(Arc::new(tls)),
             started_at: UnixMillis::now(),
             draining: is_draining,
             version: "0.0.0-test",

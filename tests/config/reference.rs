@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use standin::config::{Config, json_schema};
 
+use crate::support::Pki;
+
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md");
 const BEGIN: &str = "<!-- Made from the schema. -->\n";
 
@@ -149,6 +151,13 @@ fn switched_on(example: &str) -> String {
 fn the_example_names_every_key_and_all_of_it_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thanks.html"), "<p>Thanks, {{ body.name }}</p>").unwrap();
+    std::fs::create_dir(folder.path().join("tls")).unwrap();
+    let pki = Pki::new();
+    for name in ["shop", "other", "clients", "authority", "standin"] {
+        let (cert, key) = pki.pem(&[name], 2040);
+        std::fs::write(folder.path().join(format!("tls/{name}.pem")), cert).unwrap();
+        std::fs::write(folder.path().join(format!("tls/{name}.key")), key).unwrap();
+    }
     let text = switched_on(include_str!("../../deploy/standin.toml"))
         .replace("${env:STANDIN_TOKEN}", "0123456789abcdef")
         .replace("${env:STANDIN_SIGNING_KEY}", "0123456789abcdef")

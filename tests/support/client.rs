@@ -63,7 +63,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error} in the body of {self:?}"))
     }
 
-    async fn read(response: Response<Incoming>) -> Result<Self, hyper::Error> {
+    pub async fn read(response: Response<Incoming>) -> Result<Self, hyper::Error> {
         let (head, body) = response.into_parts();
         let body = body.collect().await?;
         let trailers = body.trailers().cloned();

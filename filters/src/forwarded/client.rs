@@ -16,18 +16,23 @@ pub(super) struct Sender {
     as_given: IpAddr,
     address: IpAddr,
     value: HeaderValue,
+    over_tls: bool,
     trusted: bool,
 }
 
 impl Sender {
-    pub(super) fn new(as_given: IpAddr, trust: &Trust) -> Self {
+    pub(super) fn new(as_given: IpAddr, over_tls: bool, trust: &Trust) -> Self {
         let address = as_given.to_canonical();
         let value = address_value(address);
-        Self { as_given, address, value, trusted: trust.covers(address) }
+        Self { as_given, address, value, over_tls, trusted: trust.covers(address) }
     }
 
-    pub(super) fn came_from(&self, address: IpAddr) -> bool {
-        self.as_given == address
+    pub(super) fn came_from(&self, address: IpAddr, over_tls: bool) -> bool {
+        self.as_given == address && self.over_tls == over_tls
+    }
+
+    fn proto(&self) -> HeaderValue {
+        if self.over_tls { HTTPS } else { HTTP }
     }
 
     /// A trusted peer's word is kept and added to; anybody else's is replaced by what we know ourselves. `has_forwarded`:
@@ -41,7 +46,7 @@ impl Sender {
             remove_forwarded(headers);
         }
         headers.insert(FOR, self.value.clone());
-        headers.insert(PROTO, HTTP);
+        headers.insert(PROTO, self.proto());
         if let Some(host) = host {
             headers.insert(HOST, host);
         }
@@ -52,12 +57,12 @@ impl Sender {
             None => headers.insert(FOR, self.value.clone()),
             Some(before) => headers.insert(FOR, list_with(&before, &self.address.to_string())),
         };
-        headers.entry(PROTO).or_insert(HTTP);
+        headers.entry(PROTO).or_insert_with(|| self.proto());
         if let Some(host) = &host {
             headers.entry(HOST).or_insert_with(|| host.clone());
         }
         if let Some(before) = joined(headers, &header::FORWARDED) {
-            let element = forwarded_element(self.address, host.as_ref());
+            let element = forwarded_element(self.address, self.over_tls, host.as_ref());
             headers.insert(header::FORWARDED, list_with(&before, &element));
         }
     }
@@ -96,14 +101,19 @@ fn list_with(before: &HeaderValue, element: &str) -> HeaderValue {
 }
 
 /// RFC 7239 4: an IPv6 address is bracketed and quoted, a host is quoted for its colon.
-pub(super) fn forwarded_element(address: IpAddr, host: Option<&HeaderValue>) -> String {
+pub(super) fn forwarded_element(
+    address: IpAddr,
+    over_tls: bool,
+    host: Option<&HeaderValue>,
+) -> String {
+    let proto = if over_tls { "https" } else { "http" };
     let node = match address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("\"[{address}]\""),
     };
     match host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\'])) {
-        Some(host) => format!("for={node};proto=http;host=\"{host}\""),
-        None => format!("for={node};proto=http"),
+        Some(host) => format!("for={node};proto={proto};host=\"{host}\""),
+        None => format!("for={node};proto={proto}"),
     }
 }
 
@@ -122,3 +132,4 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity,
+    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity, TlsView,
     sentence::Known,
 };
 use crate::{
@@ -37,6 +37,9 @@ pub struct Status {
     pub config: ConfigStatus,
     pub modes: ModesView,
     pub upstreams: Vec<UpstreamStatus>,
+    /// Certificates; empty without TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsView>,
     /// Routes of the configuration, then those that only entries know.
     pub routes: Vec<RouteStatus>,
     /// Requests without a route.
@@ -104,7 +107,8 @@ impl Status {
             .count();
         let draining = *handles.draining.borrow();
         let config = ConfigStatus::of(&handles.reload.state());
-        let sentences = Known {
+        let tls = tls_views(handles);
+        let mut sentences = Known {
             now,
             draining,
             standby: handles.role == Role::Standby,
@@ -117,6 +121,8 @@ impl Status {
             clock_jump: handles.clocks.last_jump(),
         }
         .sentences();
+        sentences.extend(tls.iter().flat_map(|tls| tls.sentences(now)));
+        sentences.sort_by_key(|sentence| std::cmp::Reverse(sentence.severity));
         Self {
             version: handles.version.to_owned(),
             role: role_word(handles.role).to_owned(),
@@ -129,6 +135,7 @@ impl Status {
             config,
             modes,
             upstreams,
+            tls,
             routes,
             without_route: Answers::of(&handles.counters, 0),
             runs_going_on: going_on as u64,
@@ -178,6 +185,12 @@ impl Status {
         self.routes.iter().any(|route| route.mode == Mode::Forced)
             || self.modes.all.as_ref().is_some_and(|all| all.mode == Mode::Forced)
     }
+}
+
+/// The sections of TLS, the listener's first.
+pub(crate) fn tls_views(handles: &Handles) -> Vec<TlsView> {
+    let listen = handles.tls.iter().map(|tls| TlsView::of(tls.status(), false));
+    listen.collect()
 }
 
 impl UpstreamStatus {

@@ -1,0 +1,36 @@
+//! Looks at the files of TLS again and again, and tells what became of a change. A bad one is told once; it stays in
+//! metrics and on the page.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::tls::{Reloaded, server::ServerTls};
+
+/// Time between two looks. A change is taken up at the second look that sees it.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs until dropped.
+pub(super) async fn keep_fresh(listen: Option<Arc<ServerTls>>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Some(tls) = &listen {
+            let of_task = Arc::clone(tls);
+            // A file system that hangs must not hold up replay, which has this thread, too.
+            let look = tokio::task::spawn_blocking(move || of_task.look());
+            tell(tls.section(), look.await.unwrap_or(Reloaded::Same));
+        }
+    }
+}
+
+fn tell(section: &str, reloaded: Reloaded) {
+    match reloaded {
+        Reloaded::Same => {}
+        Reloaded::New => tracing::info!(section, "certificates read again"),
+        Reloaded::Refused(why) => {
+            tracing::warn!(
+                section,
+                why,
+                "the changed files of TLS are not used: what was good before stays"
+            );
+        }
+    }
+}
