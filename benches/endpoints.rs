@@ -60,6 +60,8 @@ fn arguments() -> (u64, u64) {
 /// Endpoints are killed and restarted, one or two at a time.
 async fn killed_at_random(time: Duration, rate: u64) -> bool {
     let mut apps = [App::start().await, App::start().await, App::start().await];
+    // Long enough that a kill finds requests in hand.
+    apps.iter().for_each(|app| app.shared.takes_ms.store(2, Ordering::Relaxed));
     let more = "breaker = { failures = 1000 }\nejection = { time = \"200ms\", max_time = \"2s\" }\n\
                 slow_start = \"500ms\"\nretry_budget = { percent = 100, per_second = 1000 }\n";
     let standin = Standin::start(&apps, more).await;

@@ -298,6 +298,8 @@ async fn killed_and_restarted_at_random_no_request_is_lost_and_no_order_applied_
     let more = "ejection = { time = \"100ms\", max_time = \"1s\" }\nslow_start = \"200ms\"\n\
                 breaker = { failures = 1000 }\nretry_budget = { percent = 100, per_second = 1000 }\n";
     let (standin, mut apps) = in_front_of(3, more).await;
+    // Long enough that a kill finds requests in hand.
+    apps.iter().for_each(|app| app.behave(Behaviour::Slow(Duration::from_millis(10))));
     let until = Instant::now() + Duration::from_secs(6);
     let clients = (0..8).map(|client: usize| {
         let address = standin.address();
@@ -351,6 +353,6 @@ async fn killed_and_restarted_at_random_no_request_is_lost_and_no_order_applied_
         }
     }
     assert!(applied.values().all(|times| *times == 1), "applied twice");
-    let ejections = standin.metrics().await.sum("standin_endpoint_failures_total", &[]);
-    assert!(ejections > 0.0, "nobody was killed in earnest");
+    let cut = answers.iter().filter(|(.., answer)| answer.status == 502).count();
+    assert!(cut > 0, "no kill met an order in hand");
 }
