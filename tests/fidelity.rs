@@ -9,11 +9,25 @@ use std::{
 
 use crate::support::{Process, Standin, folder};
 
-/// The same `curl` command, once direct and once through.
 #[tokio::test]
 async fn curl_sees_the_same_httpbin_direct_and_through() {
+    curl_sees_the_same(Way::PassThrough).await;
+}
+
+#[tokio::test]
+async fn curl_sees_the_same_httpbin_through_a_route_that_stands_in() {
+    curl_sees_the_same(Way::StandIn).await;
+}
+
+#[tokio::test]
+async fn curl_sees_the_same_httpbin_while_entries_are_open() {
+    curl_sees_the_same(Way::EntriesOpen).await;
+}
+
+/// The same `curl` command, once direct and once through.
+async fn curl_sees_the_same(way: Way) {
     let httpbin = Httpbin::start().await;
-    let standin = Standin::start(&in_front_of(httpbin.address)).await;
+    let standin = way.to(httpbin.address, "/get").await;
     let files = folder();
     let upload = files.path().join("upload");
     std::fs::write(&upload, "0123456789".repeat(30_000)).unwrap();
@@ -70,8 +84,9 @@ async fn curl_sees_the_same_httpbin_direct_and_through() {
             run(curl.args(options).arg(url))
         };
         let (direct, through) = (asked(httpbin.address), asked(standin.address()));
-        assert_eq!(comparable(&through), comparable(&direct), "curl {case:?}");
+        assert_eq!(comparable(&through), comparable(&direct), "curl {case:?} {way:?}");
     }
+    assert_eq!(standin.entries().await.len(), way.entries());
 }
 
 #[tokio::test]
@@ -102,8 +117,22 @@ async fn curl_speaks_http2_to_standin_and_sees_the_same() {
 
 #[tokio::test]
 async fn python_requests_sees_the_same_httpbin_direct_and_through() {
+    python_requests_sees_the_same(Way::PassThrough).await;
+}
+
+#[tokio::test]
+async fn python_requests_sees_the_same_httpbin_through_a_route_that_stands_in() {
+    python_requests_sees_the_same(Way::StandIn).await;
+}
+
+#[tokio::test]
+async fn python_requests_sees_the_same_httpbin_while_entries_are_open() {
+    python_requests_sees_the_same(Way::EntriesOpen).await;
+}
+
+async fn python_requests_sees_the_same(way: Way) {
     let httpbin = Httpbin::start().await;
-    let standin = Standin::start(&in_front_of(httpbin.address)).await;
+    let standin = way.to(httpbin.address, "/get").await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fidelity/compare.py");
     let done = Command::new(venv("python"))
         .arg(script)
@@ -113,17 +142,33 @@ async fn python_requests_sees_the_same_httpbin_direct_and_through() {
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("cases, all the same"), "{said}");
+    assert_eq!(standin.entries().await.len(), way.entries());
 }
 
-/// 100 MiB each way; standin neither keeps them nor grows by them.
 #[tokio::test]
 async fn large_bodies_stream_through_nginx_in_little_memory() {
+    large_bodies_stream(Way::PassThrough).await;
+}
+
+/// What is larger than `max_body` is not kept, so it need not be copied.
+#[tokio::test]
+async fn large_bodies_stream_through_a_route_that_stands_in() {
+    large_bodies_stream(Way::StandIn).await;
+}
+
+#[tokio::test]
+async fn large_bodies_stream_while_entries_are_open() {
+    large_bodies_stream(Way::EntriesOpen).await;
+}
+
+/// 100 MiB each way, with a length and in chunks; standin neither keeps them nor grows by them.
+async fn large_bodies_stream(way: Way) {
     let nginx = Nginx::start().await;
-    let mut standin = Standin::start(&in_front_of(nginx.address)).await;
+    let mut standin = way.to(nginx.address, "/index").await;
     let (there, back) = (nginx.root().join("there"), nginx.root().join("back"));
     make_large(&there);
     let url = |path: &str| format!("http://{}{path}", standin.address());
-    let (get, put) = (url("/there"), url("/up/again"));
+    let (get, put, chunked) = (url("/there"), url("/up/again"), url("/up/chunked"));
     assert_eq!(standin.get("/index").await.text(), "hello");
     let process = standin.process();
     process.forget_the_peak();
@@ -133,10 +178,14 @@ async fn large_bodies_stream_through_nginx_in_little_memory() {
     assert!(same(&there, &back), "the download differs");
     run(Command::new("curl").args(["-sS", "-f", "-T"]).arg(&there).arg(put));
     assert!(same(&there, &nginx.root().join("up/again")), "the upload differs");
+    let in_chunks = ["-sS", "-f", "-H", "transfer-encoding: chunked", "-T"];
+    run(Command::new("curl").args(in_chunks).arg(&there).arg(chunked));
+    assert!(same(&there, &nginx.root().join("up/chunked")), "the upload in chunks differs");
 
     let growth = process.peak_memory().saturating_sub(before);
     println!("{} KiB more at the peak", growth >> 10);
     assert!(growth <= 16 << 20, "grew by {growth} bytes from {before}");
+    assert_eq!(standin.entries().await.len(), way.entries());
 }
 
 #[tokio::test]
@@ -152,6 +201,58 @@ async fn a_websocket_echo_works_through_standin() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "all echoed");
 }
+
+/// How requests take their way through standin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// No route stands in: nothing is copied.
+    PassThrough,
+    /// One route takes all there is and stands in: bodies are copied aside.
+    StandIn,
+    /// The same, and something is open: bodies are read before the app is asked, and looked for in the store.
+    EntriesOpen,
+}
+
+impl Way {
+    /// A standin before `app`, which answers to a GET of `index`.
+    async fn to(self, app: SocketAddr, index: &str) -> Standin {
+        let config = in_front_of(app);
+        if self == Self::PassThrough {
+            return Standin::start(&config).await;
+        }
+        let standin = Standin::start(&(config + CATCH_ALL)).await;
+        assert_eq!(standin.get(index).await.status, 200);
+        if self == Self::EntriesOpen {
+            standin.mode("forced", serde_json::json!({ "route": "open" })).await;
+            let open = standin.post("/open", "{}").await;
+            assert!(open.header("proxy-status").contains("receipt"), "{open:?}");
+        }
+        standin
+    }
+
+    fn entries(self) -> usize {
+        usize::from(self == Self::EntriesOpen)
+    }
+}
+
+const CATCH_ALL: &str = r#"
+[route.all]
+match = "/{path...}"
+app_dedupes = { by = "x-request-id", for = "7d" }
+
+[route.all.stand_in]
+accept_if = "true"
+max_body = "1MiB"
+answer = { status = 201 }
+
+[route.open]
+match = "POST /open"
+app_dedupes = { by = "x-request-id", for = "7d" }
+
+[route.open.stand_in]
+accept_if = "true"
+answer = { status = 201 }
+"#;
 
 fn in_front_of(app: SocketAddr) -> String {
     format!("[upstream.app]\nendpoints = [\"http://{app}\"]\n")
