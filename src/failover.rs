@@ -27,13 +27,13 @@ use crate::{
     config::Role,
     listener::Drain,
     mode::Modes,
-    router::{Matched, Routes},
+    router::{Matched, Route, Routes},
     signature::REPLAY,
     stand_in::StandIn,
     store::Certainty,
     telemetry::{ANSWERED, Answered, WorkerCounters, add, subtract},
     upstream::{
-        Connections, UpstreamError,
+        Connections, Places, UpstreamError,
         body_copy::Budget,
         request_body::{Progress, RequestBody},
     },
@@ -147,20 +147,21 @@ impl Failover {
             Ok(body) => body,
             Err(fault) => return refused(Refusal::Body(fault)),
         };
+        let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
+            Ok(places) => places,
+            Err(error) => return no_answer(error),
+        };
         let request = Request::from_parts(outgoing::live_head(parts), body);
         let result =
             self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
         match result {
-            Ok(response) => by_app(response.map(Answer::App)),
+            Ok(response) => by_app(response.map(|body| Answer::App(body, places))),
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
                 refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
             }
             Err(error) => {
                 tracing::debug!(%error, "no answer from the app");
-                {
-                    let certainty = error.certainty();
-                    refused(Refusal::NoAnswer(error, certainty))
-                }
+                no_answer(error)
             }
         }
     }
@@ -178,6 +179,10 @@ impl Failover {
         if self.0.shared.role == Role::Standby {
             return refused(Refusal::NobodyToAsk(Certainty::NotSent));
         }
+        let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
+            Ok(places) => places,
+            Err(error) => return no_answer(error),
+        };
         let client = hyper::upgrade::on(&mut request);
         let (parts, _body) = request.into_parts();
         let mut head = outgoing::head(parts);
@@ -186,16 +191,19 @@ impl Failover {
         }
         let request = Request::from_parts(head, RequestBody::Empty);
         match self.connections(&matched).upgrade(request, self.timeout(&matched)).await {
-            Ok((response, None)) => by_app(response.map(Answer::App)),
+            Ok((response, None)) => by_app(response.map(|body| Answer::App(body, places))),
             Ok((response, Some(app))) => {
-                tunnel::begin(client, app, &self.0.drain);
-                by_app(response.map(Answer::App))
+                tunnel::begin(client, app, places, &self.0.drain);
+                by_app(response.map(|body| Answer::App(body, Places::default())))
             }
-            Err(error) => {
-                let certainty = error.certainty();
-                refused(Refusal::NoAnswer(error, certainty))
-            }
+            Err(error) => no_answer(error),
         }
+    }
+
+    /// A place in the bulkheads of the request, until its answer ends.
+    fn enter(&self, route: Option<&Route>, upstream: usize) -> Result<Places, UpstreamError> {
+        let of_upstream = self.0.shared.routes.bulkheads.get(upstream).and_then(Option::as_deref);
+        Places::enter(route.and_then(|route| route.bulkhead.as_ref()), of_upstream)
     }
 
     fn connections(&self, matched: &Matched) -> &Connections {
@@ -223,6 +231,12 @@ fn by_app(response: Response<Answer>) -> (Response<Answer>, Answered) {
         Answered::ByApp
     };
     (response, answered)
+}
+
+/// Of a request that nobody stands in for.
+fn no_answer(error: UpstreamError) -> (Response<Answer>, Answered) {
+    let certainty = error.certainty();
+    refused(Refusal::NoAnswer(error, certainty))
 }
 
 /// An honest error.

@@ -11,7 +11,7 @@ use crate::{
     canonical::canonical_path,
     config::{Config, Difference, RouteConfig, matching::RoutePattern},
     time::UnixMillis,
-    upstream::Upstream,
+    upstream::{Bulkhead, Of, Upstream},
 };
 
 /// One route, ready for use; shared by all threads.
@@ -28,6 +28,8 @@ pub struct Route {
     pub upstream_index: usize,
     /// From the request fully sent to the head of the answer.
     pub timeout: Duration,
+    /// None: no limit.
+    pub bulkhead: Option<Bulkhead>,
     pub config: RouteConfig,
 }
 
@@ -43,6 +45,8 @@ impl Route {
 pub struct Routes {
     pub all: Vec<Arc<Route>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// By the position of the upstream; none where it has no limit.
+    pub bulkheads: Vec<Option<Arc<Bulkhead>>>,
     /// Position of the upstream that takes what no route matches.
     pub default_upstream: usize,
     /// The places in counters of all routes that ever were, by name.
@@ -128,6 +132,7 @@ impl Routes {
             let (name, config): (Arc<str>, _) = (name.as_str().into(), route.clone());
             let next = places.len() + 1;
             let place = *places.entry(Arc::clone(&name)).or_insert(next);
+            let before = self.by_name(&name).and_then(|before| before.bulkhead.as_ref());
             all.push(Arc::new(Route {
                 name,
                 index,
@@ -136,10 +141,20 @@ impl Routes {
                 upstream,
                 upstream_index,
                 timeout,
+                bulkhead: Bulkhead::new(Of::Route, config.in_flight, before),
                 config,
             }));
         }
-        Ok(Self { all, upstreams, default_upstream, places })
+        let bulkheads = upstreams.iter().map(|upstream| self.bulkhead_of(upstream)).collect();
+        Ok(Self { all, upstreams, bulkheads, default_upstream, places })
+    }
+
+    /// The limit of an upstream that is to come; who is in flight at the one of its name still counts.
+    fn bulkhead_of(&self, upstream: &Upstream) -> Option<Arc<Bulkhead>> {
+        let before = self.upstreams.iter().zip(&self.bulkheads);
+        let before = before.filter(|(other, _)| other.name == upstream.name);
+        let before = before.filter_map(|(_, bulkhead)| bulkhead.as_deref()).next();
+        Bulkhead::new(Of::Upstream, upstream.config.in_flight, before).map(Arc::new)
     }
 
     /// How many places counters need.

@@ -8,6 +8,7 @@ mod attempt;
 mod balance;
 pub mod body_copy;
 pub mod breaker;
+mod bulkhead;
 mod connection;
 mod dial;
 mod endpoint;
@@ -41,6 +42,7 @@ pub use self::{
     answer_body::{AnswerBody, AnswerFault},
     attempt::Attempt,
     body_copy::WholeBody,
+    bulkhead::{Bulkhead, Of, Places},
     connection::Stream,
     endpoint::{EndpointView, LoadView},
     error::UpstreamError,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod bulkheads;
 mod cli;
 mod config;
 mod dedupe;

@@ -1,6 +1,6 @@
 //! `[route.NAME]`: which requests it takes, what makes two of them the same, and what happens to them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct RouteConfig {
     #[serde(default, with = "units::optional_duration")]
     #[schemars(with = "Option<units::DurationText>")]
     pub timeout: Option<Duration>,
+    /// Most requests of the route in flight at the app at once, over all workers. Above it the app is not asked: a
+    /// request is stood in for as with an open breaker, or gets an honest 503. Absent: no limit.
+    pub in_flight: Option<NonZeroUsize>,
     /// How the app itself refuses duplicates: what protects replays.
     pub app_dedupes: Option<AppDedupes>,
     /// CEL to a string: what makes two requests the same, for example `body.cart_id`. Default: the client's

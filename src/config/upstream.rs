@@ -1,6 +1,6 @@
 //! `[upstream.NAME]`: an app, its addresses and how patient we are with it.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use http::uri::Authority;
 use schemars::JsonSchema;
@@ -35,6 +35,9 @@ pub struct UpstreamConfig {
     pub late_window: Duration,
     /// Timed-out exchanges that may run on at once, per worker; above it the oldest is cut.
     pub late_max: usize,
+    /// Most requests in flight at the app at once, over all workers and routes; replays have a pace of their own. Above
+    /// it the app is not asked, as above `in_flight` of a route. Absent: no limit.
+    pub in_flight: Option<NonZeroUsize>,
     /// Takes what no route matches (needed with more than one upstream).
     pub default: bool,
     /// How standin asks whether the app is back.
@@ -149,6 +152,7 @@ impl Default for UpstreamConfig {
             body_idle: Duration::from_secs(60),
             late_window: Duration::from_secs(60),
             late_max: 256,
+            in_flight: None,
             default: false,
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),

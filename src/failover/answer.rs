@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use crate::upstream::{AnswerBody, AnswerFault};
+use crate::upstream::{AnswerBody, AnswerFault, Places};
 
 /// See the module.
 pub enum Answer {
-    /// Streams from the app.
-    App(AnswerBody),
+    /// Streams from the app, which is busy with it until its end.
+    App(AnswerBody, Places),
     /// A stand-in answer or an honest error.
     Ours(Full<Bytes>),
 }
@@ -34,21 +34,21 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match &mut *self {
-            Self::App(body) => Pin::new(body).poll_frame(cx),
+            Self::App(body, _) => Pin::new(body).poll_frame(cx),
             Self::Ours(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::App(body) => body.is_end_stream(),
+            Self::App(body, _) => body.is_end_stream(),
             Self::Ours(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::App(body) => body.size_hint(),
+            Self::App(body, _) => body.size_hint(),
             Self::Ours(body) => body.size_hint(),
         }
     }

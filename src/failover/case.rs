@@ -27,7 +27,7 @@ use crate::{
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
-        AnswerBody, Attempt, Connections, UpstreamError,
+        AnswerBody, Attempt, Connections, Places, UpstreamError,
         body_copy::{Copied, WholeBody},
         request_body::{Progress, RequestBody},
     },
@@ -48,6 +48,8 @@ pub(super) struct Case {
     /// Once it was read to its end; `None` within if it is too large to keep.
     body: Option<Option<WholeBody>>,
     progress: Rc<Progress>,
+    /// Held while the app is busy with it.
+    places: Places,
     client: Client,
     client_ip: IpAddr,
     params: Vec<(String, String)>,
@@ -87,6 +89,7 @@ impl Case {
             head: outgoing::head(parts),
             body: None,
             progress: Rc::clone(&progress),
+            places: Places::default(),
             client: client.clone(),
             client_ip,
             params: matched.params,
@@ -201,6 +204,10 @@ impl Case {
 
     /// Asks the app, and looks after the request if it does not answer.
     async fn ask(&mut self, who: &Identified) -> Result<Decided, Refusal> {
+        match self.failover.enter(Some(&self.route), self.route.upstream_index) {
+            Ok(places) => self.places = places,
+            Err(error) => return self.nobody_answered(who, error, None).await,
+        }
         let mut head = self.head.clone();
         if let Some(wants) = self.wants_trailers {
             wants.ask(&mut head.headers);
@@ -223,7 +230,7 @@ impl Case {
 
     /// The app's own answer. A final one to an open key closes its entry; one that says nothing of what became of the
     /// request leaves a doubt.
-    async fn answered(&self, who: &Identified, response: Response<AnswerBody>) -> Decided {
+    async fn answered(&mut self, who: &Identified, response: Response<AnswerBody>) -> Decided {
         let status = response.status();
         match self.says(who, &response) {
             Live::Closes(outcome, why) => {
@@ -243,7 +250,12 @@ impl Case {
                 self.worsen(who, &format!("the app answered {status}")).await;
             }
         }
-        by_app(response.map(Answer::App))
+        self.by_app(response)
+    }
+
+    fn by_app(&mut self, response: Response<AnswerBody>) -> Decided {
+        let places = std::mem::take(&mut self.places);
+        by_app(response.map(|body| Answer::App(body, places)))
     }
 
     fn says(&self, who: &Identified, response: &Response<AnswerBody>) -> Live {
@@ -291,7 +303,7 @@ impl Case {
                 if certainty == Certainty::SentUnknown {
                     self.raise_doubt(who, &text).await;
                 }
-                Ok(by_app(response.map(Answer::App)))
+                Ok(self.by_app(response))
             }
         }
     }
@@ -390,6 +402,7 @@ impl Case {
                         store: stand_in.store().clone(),
                         connections: self.connections().clone(),
                         counters: Arc::clone(&self.failover.0.counters),
+                        places: std::mem::take(&mut self.places),
                     });
                 }
                 Ok(Some((response, answered)))

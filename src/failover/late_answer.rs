@@ -17,7 +17,7 @@ use crate::{
     router::Route,
     store::{Durable, KeptAnswer, Store},
     telemetry::WorkerCounters,
-    upstream::{Attempt, Connections, WholeAnswer},
+    upstream::{Attempt, Connections, Places, WholeAnswer},
 };
 
 /// One worker's exchanges that outlive their client's answer. Cheap to clone.
@@ -38,6 +38,8 @@ pub(super) struct Waiting {
     pub(super) store: Store,
     pub(super) connections: Connections,
     pub(super) counters: Arc<WorkerCounters>,
+    /// The app is busy with it until it ends.
+    pub(super) places: Places,
 }
 
 /// Bytes of a late answer that are kept with the entry.
@@ -82,7 +84,7 @@ impl LateAnswers {
 
 /// 2xx closes the entry `completed`, a final no `declined`; others change nothing.
 async fn settle(waiting: Waiting) {
-    let Waiting { attempt, entry, route, store, connections, counters } = waiting;
+    let Waiting { attempt, entry, route, store, connections, counters, places } = waiting;
     let answer = match attempt.late(KEPT, &connections).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -90,6 +92,7 @@ async fn settle(waiting: Waiting) {
             return;
         }
     };
+    drop(places);
     counters.route(route.place).late_answers.fetch_add(1, Ordering::Relaxed);
     // The store cannot be read: the entry stays what it is, and is replayed.
     let Ok(stored) = store.load(entry.seq()).await else { return };

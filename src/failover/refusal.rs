@@ -110,6 +110,11 @@ fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
             "The app is known to be down",
             ProxyError::DestinationUnavailable,
         ),
+        UpstreamError::Full { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many requests of this kind are in flight",
+            ProxyError::ConnectionLimitReached,
+        ),
         UpstreamError::Timeout { .. } => (
             StatusCode::GATEWAY_TIMEOUT,
             "The app did not answer in time",

@@ -6,13 +6,16 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use crate::{listener::Drain, upstream::Tunnel};
+use crate::{
+    listener::Drain,
+    upstream::{Places, Tunnel},
+};
 
 /// Joins the two sides in a task of their own: the HTTP connection is over on both.
-pub(super) fn begin(client: OnUpgrade, app: Tunnel, drain: &Rc<Drain>) {
+pub(super) fn begin(client: OnUpgrade, app: Tunnel, places: Places, drain: &Rc<Drain>) {
     let drain = Rc::clone(drain);
     spawn(async move {
-        let _inside = drain.enter();
+        let _inside = (drain.enter(), places);
         drain.unless_begun(join(client, app)).await;
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{http1::Fault, request_body::Progress};
+use super::{bulkhead::Of, http1::Fault, request_body::Progress};
 use crate::store::{Certainty, Reason};
 
 /// Why there is no answer.
@@ -26,15 +26,19 @@ pub enum UpstreamError {
     Ourselves { cause: String },
     #[error("the breaker is open")]
     BreakerOpen { retry_after: Duration },
+    /// No place in a bulkhead: no failure of the app.
+    #[error("{limit} requests of this {of} are in flight")]
+    Full { limit: usize, of: Of },
 }
 
 impl UpstreamError {
     /// What the attempt left behind: may the app have seen the request?
     pub fn certainty(&self) -> Certainty {
         match self {
-            Self::Connect { .. } | Self::Ourselves { .. } | Self::BreakerOpen { .. } => {
-                Certainty::NotSent
-            }
+            Self::Connect { .. }
+            | Self::Ourselves { .. }
+            | Self::BreakerOpen { .. }
+            | Self::Full { .. } => Certainty::NotSent,
             Self::Reset { sent: false, .. } => Certainty::NotSent,
             Self::Timeout { .. }
             | Self::Reset { .. }
@@ -49,7 +53,7 @@ impl UpstreamError {
             Self::Connect { .. } => Some(Reason::ConnectFailed),
             Self::Timeout { .. } => Some(Reason::TimedOut),
             Self::Reset { .. } | Self::Invalid { .. } => Some(Reason::Reset),
-            Self::BreakerOpen { .. } => Some(Reason::BreakerOpen),
+            Self::BreakerOpen { .. } | Self::Full { .. } => Some(Reason::BreakerOpen),
             Self::Client { .. } | Self::Ourselves { .. } => None,
         }
     }
