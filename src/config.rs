@@ -48,7 +48,9 @@ pub use self::{
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
     store::{Ephemeral, StoreConfig},
     tls::{CertificateFiles, ClientAuth, Http2, ListenTlsConfig, TlsVersion, UpstreamTlsConfig},
-    upstream::{BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, parse_endpoint},
+    upstream::{
+        BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, is_https, parse_endpoint,
+    },
 };
 
 pub(crate) use self::faults::printable;

@@ -20,6 +20,7 @@ mod last_look;
 pub mod request_body;
 pub mod resolve;
 mod retry_budget;
+mod secure;
 mod tries;
 
 use std::{
@@ -70,6 +71,7 @@ pub struct Upstream {
     endpoints: Endpoints,
     breaker: Breaker,
     extra_tries: ExtraTries,
+    tls: secure::Tls,
     answered_since_start: AtomicBool,
     seen: AtomicBool,
     condition: watch::Sender<Condition>,
@@ -131,6 +133,7 @@ impl Upstream {
             endpoints: Endpoints::new(&config.endpoints),
             breaker: Breaker::new(config.breaker.clone()),
             extra_tries: ExtraTries::default(),
+            tls: secure::load(name, &config),
             config,
             answered_since_start: AtomicBool::new(false),
             seen: AtomicBool::new(false),

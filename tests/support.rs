@@ -15,6 +15,7 @@ mod process;
 mod shop;
 mod stage;
 mod standin;
+mod tls_app;
 mod wait;
 
 #[allow(unused_imports, reason = "not every test needs every helper")]
@@ -29,6 +30,7 @@ pub use self::{
     shop::{LedgerRow, Shop},
     stage::{Asked, Stage},
     standin::{Metrics, Setup, Standin},
+    tls_app::{SeenOverTls, TlsApp},
     wait::{Settled, eventually},
 };
 

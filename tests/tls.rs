@@ -1,9 +1,10 @@
 //! TLS and the PROXY protocol, with a private authority of the test's own: who is let in, what they see, what the app is
-//! told of them, and certificates that change while requests run.
+//! told of them, certificates that change while requests run, and the same towards the app.
 
 mod clients;
 mod proxy_protocol;
 mod rotation;
+mod upstream;
 
 use crate::support::{App, Pair, Pki, Standin, orders_config};
 

@@ -25,7 +25,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
     if config.workers.is_some_and(|workers| workers.get() > MOST_WORKERS) {
         document.fault(&["workers"], &format!("more than {MOST_WORKERS} threads"));
     }
-    upstream::find(config, document);
+    upstream::find(config, document, folder);
     route::find(config, document, folder);
 }
 

@@ -93,6 +93,9 @@ impl Config {
         if let Some(tls) = &mut self.listen.tls {
             tls.place(folder);
         }
+        for tls in self.upstream.values_mut().filter_map(|upstream| upstream.tls.as_mut()) {
+            tls.place(folder);
+        }
         let answers = self.route.values_mut().filter_map(|route| route.stand_in.as_mut());
         for file in answers.filter_map(|stand_in| stand_in.answer.body_file.as_mut()) {
             *file = folder.join(&*file);

@@ -85,7 +85,7 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("listen.tls", &["acme"]),
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
-    ("upstream.NAME", &["tls", "egress", "backup", "http2", "schedule", "schedules", "weight"]),
+    ("upstream.NAME", &["egress", "backup", "http2", "schedule", "schedules", "weight"]),
     (
         "route.NAME",
         &["cache", "watch", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"],

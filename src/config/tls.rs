@@ -40,6 +40,15 @@ impl ListenTlsConfig {
     }
 }
 
+impl UpstreamTlsConfig {
+    /// Relative files lie in the folder of the configuration.
+    pub(super) fn place(&mut self, folder: &Path) {
+        for file in [&mut self.ca_file, &mut self.cert, &mut self.key].into_iter().flatten() {
+            *file = folder.join(&*file);
+        }
+    }
+}
+
 /// One certificate and its key.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

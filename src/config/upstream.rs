@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    UpstreamTlsConfig,
     endpoints::{Balance, EjectionConfig, ResolverConfig, RetryBudgetConfig},
     units,
 };
@@ -15,7 +16,7 @@ use super::{
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// The app's addresses, each `http://HOST:PORT`.
+    /// The app's addresses, each `http://HOST:PORT` or `https://HOST:PORT`.
     pub endpoints: Vec<String>,
     /// Longest time from the request fully sent to the head of the answer.
     #[serde(with = "units::duration")]
@@ -46,6 +47,8 @@ pub struct UpstreamConfig {
     pub breaker: BreakerConfig,
     /// Connections kept open to the app.
     pub connections: ConnectionsConfig,
+    /// TLS to the app; for endpoints that begin with `https://`.
+    pub tls: Option<UpstreamTlsConfig>,
     /// Which endpoint gets a request, where there are several.
     pub balance: Balance,
     /// When an endpoint that fails gets no requests for a time, while others answer.
@@ -108,18 +111,20 @@ pub struct ConnectionsConfig {
     pub idle_time: Duration,
 }
 
-/// Host and port of an endpoint written `http://HOST:PORT`. The message never shows a user or a password.
+/// Whether an endpoint is reached over TLS.
+pub fn is_https(endpoint: &str) -> bool {
+    endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+}
+
+/// Host and port of an endpoint written `http://HOST:PORT` or `https://HOST:PORT`. The message never shows a user or a
+/// password.
 pub fn parse_endpoint(text: &str) -> Result<Authority, String> {
     const FORM: &str = "write for example \"http://127.0.0.1:3000\"";
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let Some(rest) = text.get("http://".len()..).filter(|_| scheme.as_deref() == Some("http"))
-    else {
-        return Err(match scheme.as_deref() {
-            Some("https") => {
-                format!("`{}`: https to the app is not built yet; {FORM}", shown(text))
-            }
-            _ => format!("`{}` does not start with http://; {FORM}", shown(text)),
-        });
+    let rest = text.split_once("://").filter(|(scheme, _)| {
+        ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    });
+    let Some((_, rest)) = rest else {
+        return Err(format!("`{}` does not start with http:// or https://; {FORM}", shown(text)));
     };
     if rest.contains('@') {
         return Err(format!("an endpoint has no user and no password; {FORM}"));
@@ -157,6 +162,7 @@ impl Default for UpstreamConfig {
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),
             connections: ConnectionsConfig::default(),
+            tls: None,
             balance: Balance::default(),
             ejection: EjectionConfig::default(),
             slow_start: Duration::from_secs(10),
@@ -200,9 +206,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_scheme_host_and_port() {
-        for text in
-            ["http://127.0.0.1:3000", "http://[::1]:80", "http://shop.svc:8080", "HTTP://a:1"]
-        {
+        for text in [
+            "https://a:443",
+            "http://127.0.0.1:3000",
+            "http://[::1]:80",
+            "http://shop.svc:8080",
+            "HTTP://a:1",
+        ] {
             assert!(parse_endpoint(text).is_ok(), "{text}");
         }
         for text in [
@@ -216,7 +226,7 @@ mod tests {
             "http://a:80/",
             "http://a:80/x",
             "http://a:80?x",
-            "https://a:80",
+            "https://a",
             "unix:///run/app",
             "http://a b:80",
         ] {

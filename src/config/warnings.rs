@@ -88,6 +88,12 @@ impl Config {
         if routes.is_empty() && self.default_upstream().is_none_or(|(default, _)| default != name) {
             found.add(&format!("upstream.{name}"), "no route leads to it");
         }
+        if upstream.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any_certificate) {
+            found.add(
+                &format!("upstream.{name}.tls.insecure_accept_any_certificate"),
+                "NOBODY'S CERTIFICATE IS LOOKED AT: whoever is between can read and change every request; write `ca_file`",
+            );
+        }
         let timeouts = routes.iter().map(|route| route.timeout.unwrap_or(upstream.timeout));
         if let Some(longest) = timeouts.max().filter(|longest| *longest > upstream.late_window) {
             found.add(&format!("upstream.{name}.late_window"), format!(

@@ -3,22 +3,34 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::tls::{Reloaded, server::ServerTls};
+use crate::{
+    router::LiveRoutes,
+    tls::{Reloaded, server::ServerTls},
+};
 
 /// Time between two looks. A change is taken up at the second look that sees it.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs until dropped.
-pub(super) async fn keep_fresh(listen: Option<Arc<ServerTls>>) {
+pub(super) async fn keep_fresh(listen: Option<Arc<ServerTls>>, routes: LiveRoutes) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if let Some(tls) = &listen {
             let of_task = Arc::clone(tls);
-            // A file system that hangs must not hold up replay, which has this thread, too.
-            let look = tokio::task::spawn_blocking(move || of_task.look());
-            tell(tls.section(), look.await.unwrap_or(Reloaded::Same));
+            tell(tls.section(), look(move || of_task.look()).await);
+        }
+        for upstream in &routes.now().upstreams {
+            if let Some(status) = upstream.tls_status() {
+                let of_task = Arc::clone(upstream);
+                tell(&status.section, look(move || of_task.look_at_certificates()).await);
+            }
         }
     }
+}
+
+/// A file system that hangs must not hold up replay, which has this thread, too.
+async fn look(look: impl FnOnce() -> Reloaded + Send + 'static) -> Reloaded {
+    tokio::task::spawn_blocking(look).await.unwrap_or(Reloaded::Same)
 }
 
 fn tell(section: &str, reloaded: Reloaded) {

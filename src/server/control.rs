@@ -64,7 +64,7 @@ pub(super) fn start(
     let check_every = setup.hidden.check_store_every.unwrap_or(CHECK_EVERY);
     let clocks = Clocks::default();
     let watched = clocks.clone();
-    let tls = setup.tls.clone();
+    let (tls, of_certificates) = (setup.tls.clone(), setup.routes.clone());
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
@@ -72,7 +72,7 @@ pub(super) fn start(
             tokio::select! {
                 () = control(routes, store, check_every, replayer, reloader, stop) => {}
                 () = watched.watch() => {}
-                () = certificates::keep_fresh(tls) => {}
+                () = certificates::keep_fresh(tls, of_certificates) => {}
             }
         });
         Ok(())

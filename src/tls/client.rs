@@ -147,6 +147,8 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
             | AlertDescription::CertificateRequired
+            // A signature of the handshake that is not good: another authority of the same name, for one.
+            | AlertDescription::DecryptError
     )
 }
 

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::atomic::Ordering,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{
     Upstream, UpstreamError,
@@ -49,6 +50,7 @@ struct Open {
 /// What carries the bytes.
 pub enum Stream {
     Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// The idle connections of one thread to one upstream, per endpoint; the one used last is taken first.
@@ -74,7 +76,11 @@ impl Connection {
         let changes = target.addresses.changes();
         let turn = target.opened.fetch_add(1, Ordering::Relaxed);
         let stream = match tokio::time::timeout_at(deadline, dial(&addresses, turn)).await {
-            Ok(Ok(stream)) => stream,
+            Ok(Ok(stream)) => {
+                // A failure here only costs latency.
+                stream.set_nodelay(true).ok();
+                stream
+            }
             Ok(Err(error)) if is_our_own(&error) => {
                 return Err(UpstreamError::Ourselves { cause: error.to_string() });
             }
@@ -82,13 +88,18 @@ impl Connection {
             Err(_) => return Err(failed(format!("no connection within {limit:?}"))),
         };
         let peer = stream.peer_addr().ok().filter(|_| target.named);
+        let stream =
+            match tokio::time::timeout_at(deadline, upstream.secure(stream, endpoint)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(UpstreamError::Connect { cause, .. })) => return Err(failed(cause)),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(failed(format!("no TLS within {limit:?}"))),
+            };
         Ok(Self::over(stream, endpoint, peer, changes))
     }
 
-    fn over(stream: TcpStream, endpoint: usize, peer: Option<SocketAddr>, changes: u64) -> Self {
-        // A failure here only costs latency.
-        stream.set_nodelay(true).ok();
-        let exchange = Exchange::new(Stream::Plain(stream));
+    fn over(stream: Stream, endpoint: usize, peer: Option<SocketAddr>, changes: u64) -> Self {
+        let exchange = Exchange::new(stream);
         let idle_since = Instant::now();
         Self(Box::new(Open { exchange, endpoint, idle_since, peer, changes, in_flight: None }))
     }
@@ -172,6 +183,12 @@ impl Connection {
                 let read = stream.try_read(&mut [0]);
                 read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             }
+            // What comes may be TLS's own affair (a ticket, a new key): only TLS can tell.
+            Stream::Tls(stream) => {
+                let mut byte = [0];
+                let cx = &mut Context::from_waker(Waker::noop());
+                Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
         }
     }
 }
@@ -184,6 +201,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -196,6 +214,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -206,24 +225,28 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -247,7 +270,7 @@ impl Idle {
     pub(super) fn put(&self, mut connection: Connection, at_most: usize) {
         // Its try is over, whether the connection can be kept or not.
         connection.0.in_flight = None;
-        if !connection.0.exchange.is_at_rest() {
+        if at_most == 0 || !connection.0.exchange.is_at_rest() {
             return;
         }
         connection.0.exchange.rest();

@@ -25,13 +25,17 @@ use self::{
     load::Load,
 };
 use super::balance::{FULL, Lot, Set, choose};
-use crate::{config::UpstreamConfig, time::UnixMillis};
+use crate::{
+    config::{UpstreamConfig, is_https},
+    time::UnixMillis,
+};
 
 /// One endpoint, as configured.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     /// `HOST:PORT`, for messages and the `Host` of health questions.
     pub(super) authority: String,
+    pub(super) over_tls: bool,
     /// It is a name, and not an address.
     pub(super) named: bool,
     pub(super) addresses: Addresses,
@@ -74,15 +78,18 @@ pub(super) struct Chosen {
 }
 
 impl Endpoint {
-    /// From `http://HOST:PORT`; port 80 when absent.
+    /// From `http://HOST:PORT`, with the scheme's port when absent.
     fn parse(url: &str) -> Self {
         let bare = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
         let has_port = bare.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let authority = if has_port { bare.to_owned() } else { format!("{bare}:80") };
+        let over_tls = is_https(url);
+        let port = if over_tls { 443 } else { 80 };
+        let authority = if has_port { bare.to_owned() } else { format!("{bare}:{port}") };
         let address = authority.parse::<SocketAddr>().ok();
         let addresses = address.map_or_else(Addresses::unknown, Addresses::fixed);
         Self {
             authority,
+            over_tls,
             named: address.is_none(),
             addresses,
             opened: AtomicUsize::new(0),

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{bulkhead::Of, http1::Fault, request_body::Progress};
-use crate::store::{Certainty, Reason};
+use crate::{
+    store::{Certainty, Reason},
+    tls::client::is_refusal_of_ours,
+};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,10 @@ impl UpstreamError {
         match fault {
             Fault::Client => Self::Client { cause: fault.to_string() },
             Fault::Invalid(cause) => Self::Invalid { endpoint, cause: (*cause).to_owned() },
+            // The app's word against our certificate comes after the handshake: a matter of configuration.
+            Fault::Io(error) if is_refusal_of_ours(error) => {
+                Self::Ourselves { cause: format!("TLS with {endpoint}: {error}") }
+            }
             Fault::Closed | Fault::Io(_) => {
                 Self::Reset { endpoint, cause: fault.to_string(), sent }
             }

@@ -326,7 +326,7 @@ role = "inline"
         "endpoints that are none",
         r#"
 [upstream.a]
-endpoints = ["https://a:1", "a:1", "http://a", "http://a:1/path"] # <- 4
+endpoints = ["ftp://a:1", "a:1", "http://a", "http://a:1/path"] # <- 4
 default = true
 [upstream.b]
 endpoints = ["http://user:hunter2@b:1"] # <-
@@ -702,7 +702,7 @@ tls = true # <-
 [admin]
 token = "${env:STANDIN_TEST_NOT_SET}" # <-
 [upstream.shop]
-endpoints = ["https://127.0.0.1:3000"] # <-
+endpoints = ["ftp://127.0.0.1:3000"] # <-
 tiemout = "5s" # <-
 [route.checkout]
 match = "post /checkout" # <-

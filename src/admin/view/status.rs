@@ -190,7 +190,12 @@ impl Status {
 /// The sections of TLS, the listener's first.
 pub(crate) fn tls_views(handles: &Handles) -> Vec<TlsView> {
     let listen = handles.tls.iter().map(|tls| TlsView::of(tls.status(), false));
-    listen.collect()
+    let routes = handles.routes.now();
+    let upstreams = routes
+        .upstreams
+        .iter()
+        .filter_map(|upstream| Some(TlsView::of(upstream.tls_status()?, upstream.is_insecure())));
+    listen.chain(upstreams).collect()
 }
 
 impl UpstreamStatus {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{ListenConfig, document::Document},
+    config::{Http2, ListenConfig, UpstreamConfig, document::Document, is_https},
     tls::{self, TlsFault},
 };
 
@@ -41,6 +41,44 @@ pub(super) fn listen(listen: &ListenConfig, document: &mut Document<'_>, folder:
     }
     if let Err(fault) = tls::server::load(&placed, listen.http2) {
         tell(document, &section, &keys, "more", &fault);
+    }
+}
+
+pub(super) fn upstream(
+    name: &str,
+    upstream: &UpstreamConfig,
+    document: &mut Document<'_>,
+    folder: &Path,
+) {
+    let is_used = upstream.endpoints.iter().any(|endpoint| is_https(endpoint));
+    let section = ["upstream", name, "tls"];
+    if !is_used {
+        if upstream.tls.is_some() && document.is_whole(&["upstream", name, "endpoints"]) {
+            document.fault(&section, "has no effect: no endpoint begins with https://");
+        }
+        return;
+    }
+    let mut placed = upstream.tls.clone().unwrap_or_default();
+    placed.place(folder);
+    let at = |key| ["upstream", name, "tls", key];
+    let alone = match (&placed.cert, &placed.key) {
+        (Some(_), None) => Some(("cert", "key")),
+        (None, Some(_)) => Some(("key", "cert")),
+        _ => None,
+    };
+    if let Some((one, other)) = alone {
+        let message = format!("has no effect without `{other}`: write both");
+        return document.fault(&at(one), &message);
+    }
+    let keys = [("ca_file", &placed.ca_file), ("cert", &placed.cert), ("key", &placed.key)];
+    let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
+    let keys: Vec<(&str, &PathBuf)> = keys.collect();
+    if keys.iter().any(|(key, _)| !document.sound(&at(key))) {
+        return;
+    }
+    if let Err(fault) = tls::client::ClientTls::load(name, &placed, Http2::Never) {
+        let otherwise = if placed.server_name.is_some() { "server_name" } else { "ca_file" };
+        tell(document, &section, &keys, otherwise, &fault);
     }
 }
 

@@ -1,13 +1,16 @@
 //! The upstreams: that there is one, where it is, and that its times fit together.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
-use super::zero;
+use super::{tls, zero};
 use crate::config::{
     Config, ResolverConfig, UpstreamConfig, document::Document, parse_endpoint, paths::index,
 };
 
-pub(super) fn find(config: &Config, document: &mut Document<'_>) {
+pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) {
     if config.upstream.is_empty() && document.sound(&["upstream"]) {
         document.fault(
             &["upstream"],
@@ -24,6 +27,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>) {
     for (name, upstream) in &config.upstream {
         endpoints(name, upstream, config, document);
         times(name, upstream, document);
+        tls::upstream(name, upstream, document, folder);
         sharing(name, upstream, document);
     }
 }
