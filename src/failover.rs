@@ -12,7 +12,7 @@ mod outgoing;
 mod refusal;
 mod tunnel;
 
-use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
@@ -52,7 +52,12 @@ pub struct Shared {
     pub request_id: http::HeaderName,
     /// Peers whose request id is kept.
     pub trust: Trust,
+    /// Somebody wants to know who answered.
+    pub access_log: bool,
 }
+
+/// An answer on its way.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>>>>;
 
 /// One worker's failover. Cheap to clone.
 #[derive(Clone)]
@@ -92,36 +97,52 @@ impl Failover {
         }))
     }
 
-    /// Answers one request: by the app, in its stead, or with an honest error.
-    pub async fn call<B>(self, request: Request<B>) -> Result<Response<Answer>, Infallible>
+    /// Answers one request: by the app, in its stead, or with an honest error. In a box of the size that this way of
+    /// answering needs: the filters around it move it.
+    pub fn call<B>(self, request: Request<B>) -> Answering
     where
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
-        let started = Instant::now();
         let matched = self.0.shared.routes.find(&request);
-        let place = matched.route.as_ref().map_or(0, |route| route.place);
-        let counting = self.counting(place);
+        let counting = self.counting(matched.route.as_ref().map_or(0, |route| route.place));
         // A replay of another standin: that one keeps the promise. Unsigned marks did not come this far.
         let is_replay = request.headers().contains_key(REPLAY);
-        let stands_in = matched.route.clone().filter(|_| !is_replay).and_then(|route| {
-            let policy = Arc::clone(self.0.shared.stand_in.policy(&route)?);
-            Some((route, policy))
+        let stands_in = matched.route.as_ref().filter(|_| !is_replay).and_then(|route| {
+            let policy = self.0.shared.stand_in.policy(route)?;
+            Some((Arc::clone(route), Arc::clone(policy)))
         });
-        let (mut response, answered) = if request.extensions().get::<WantsUpgrade>().is_some() {
-            self.upgrade(matched, request, stands_in.is_some()).await
-        } else if let Some((route, policy)) = stands_in.filter(|(_, policy)| {
+        if request.extensions().get::<WantsUpgrade>().is_some() {
+            let stands_in = stands_in.is_some();
+            return Box::pin(async move {
+                let answer = self.upgrade(matched, request, stands_in).await;
+                Ok(self.counted(counting, answer))
+            });
+        }
+        if let Some((route, policy)) = stands_in.filter(|(_, policy)| {
             // With anything open it must be looked for there: it could be the same, or come after it.
             self.0.shared.stand_in.store().anything_known()
                 || policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
         }) {
             let case = case::Case::open(&self, route, policy, matched, request);
-            SurvivesHangUp::new(case, &self.0.late).await
-        } else {
-            self.pass_through(matched, request).await
-        };
-        counting.done(answered, started.elapsed());
-        response.extensions_mut().insert(AnsweredBy(ANSWERED[answered as usize].1));
-        Ok(response)
+            let decided = SurvivesHangUp::new(case, &self.0.late);
+            return Box::pin(async move {
+                let answer = decided.await;
+                Ok(self.counted(counting, answer))
+            });
+        }
+        Box::pin(self.pass_through(matched, request, counting))
+    }
+
+    fn counted(
+        &self,
+        counting: Counting,
+        (mut response, answered): (Response<Answer>, Answered),
+    ) -> Response<Answer> {
+        counting.done(answered);
+        if self.0.shared.access_log {
+            response.extensions_mut().insert(AnsweredBy(ANSWERED[answered as usize].1));
+        }
+        response
     }
 
     /// Closes connections that were idle for too long.
@@ -131,30 +152,36 @@ impl Failover {
 
     /// The app's answer, or why there is none.
     async fn pass_through<B>(
-        &self,
+        self,
         matched: Matched,
         request: Request<B>,
-    ) -> (Response<Answer>, Answered)
+        counting: Counting,
+    ) -> Result<Response<Answer>, Infallible>
     where
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
     {
         if self.0.shared.role == Role::Standby {
-            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
+            let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
+            return Ok(self.counted(counting, refused(refusal)));
         }
         let progress = Rc::new(Progress::default());
         let (parts, body) = request.into_parts();
-        let body = match RequestBody::pass_through(body, &progress).await {
-            Ok(body) => body,
-            Err(fault) => return refused(Refusal::Body(fault)),
+        let body = if body.is_end_stream() {
+            progress.set_whole();
+            RequestBody::Empty
+        } else {
+            match RequestBody::pass_through(body, &progress).await {
+                Ok(body) => body,
+                Err(fault) => return Ok(self.counted(counting, refused(Refusal::Body(fault)))),
+            }
         };
         let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
             Ok(places) => places,
-            Err(error) => return no_answer(error),
+            Err(error) => return Ok(self.counted(counting, no_answer(error))),
         };
         let request = Request::from_parts(outgoing::live_head(parts), body);
-        let result =
-            self.connections(&matched).exchange(request, &progress, self.timeout(&matched)).await;
-        match result {
+        let asked = self.connections(&matched).exchange(request, &progress, self.timeout(&matched));
+        let answer = match asked.await {
             Ok(response) => by_app(response.map(|body| Answer::App(body, places))),
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
                 refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
@@ -163,7 +190,8 @@ impl Failover {
                 tracing::debug!(%error, "no answer from the app");
                 no_answer(error)
             }
-        }
+        };
+        Ok(self.counted(counting, answer))
     }
 
     /// Another protocol over the same connection; never stood in for, and only on routes without a stand-in.
@@ -219,7 +247,8 @@ impl Failover {
 
     fn counting(&self, place: usize) -> Counting {
         add(&self.0.counters.requests_in_flight, 1);
-        Counting { counters: Arc::clone(&self.0.counters), place, done: false }
+        let started = Instant::now();
+        Counting { counters: Arc::clone(&self.0.counters), place, started, done: false }
     }
 }
 
@@ -250,13 +279,14 @@ fn refused(refusal: Refusal) -> (Response<Answer>, Answered) {
 struct Counting {
     counters: Arc<WorkerCounters>,
     place: usize,
+    started: Instant,
     done: bool,
 }
 
 impl Counting {
-    fn done(mut self, answered: Answered, took: Duration) {
+    fn done(mut self, answered: Answered) {
         self.done = true;
-        self.counters.route(self.place).count(answered, took);
+        self.counters.route(self.place).count(answered, self.started.elapsed());
     }
 }
 

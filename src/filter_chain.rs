@@ -41,8 +41,7 @@ pub struct ChainConfig {
 
 /// The way of every request, outermost filter first.
 pub fn filter_chain(config: &ChainConfig, failover: Current) -> impl RequestService {
-    // In a box: each filter around it moves its future once, and this one is large.
-    let router = service_fn(move |request| Box::pin(failover.now().call(request)));
+    let router = service_fn(move |request| failover.now().call(request));
     // Read from the bottom: the last layer is the first to see a request.
     let chain = RequestIdLayer::new(config.request_id.clone(), config.trust.clone()).layer(router); // after what a client may nominate for removal
     let chain = forwarded(config).layer(chain); // adds `Via`: after the removal, too

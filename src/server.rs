@@ -132,6 +132,7 @@ async fn start(
         budget: Budget::new(config.listen.limits.copied_bodies),
         request_id: request_id.clone(),
         trust: Trust::new(config.request_id.trust.iter().copied()),
+        access_log: config.log.access,
     });
     let listening = Listening {
         config: config.listen.clone(),

@@ -122,9 +122,7 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS && *this.wants_upgrade;
-        if has_any(response.headers(), |name| is_for_one_hop(name) || frames(name)) {
-            clean_response(response.headers_mut(), this.request_id, switches);
-        }
+        clean_response(response.headers_mut(), this.request_id, switches);
         let request_id = Some(Arc::clone(this.request_id));
         Poll::Ready(Ok(response.map(|inner| Trailers { inner, request_id })))
     }
@@ -172,33 +170,57 @@ fn belongs_to_clients_hop(name: &str) -> bool {
     is_for_one_hop(name) || name == "expect"
 }
 
-fn frames(name: &str) -> bool {
-    matches!(name, "content-length" | "transfer-encoding")
-}
-
 /// `Transfer-Encoding` goes as well: it is set anew for the client's connection, and not every client knows it.
 fn clean_response(headers: &mut HeaderMap, request_id: &HeaderName, switches: bool) {
-    remove_nominated(headers, request_id);
-    // RFC 9112 6.3: with Transfer-Encoding the length field says nothing true.
-    if headers.remove(header::TRANSFER_ENCODING).is_some() {
-        headers.remove(header::CONTENT_LENGTH);
+    let found = Found::in_answer(headers);
+    if found.hop {
+        remove_nominated(headers, request_id);
     }
-    collapse_content_length(headers);
-    let protocol = if switches { headers.remove(header::UPGRADE) } else { None };
-    remove_all(headers, is_for_one_hop);
-    if let Some(protocol) = protocol {
-        headers.insert(header::CONNECTION, UPGRADE);
-        headers.insert(header::UPGRADE, protocol);
+    // RFC 9112 6.3: with Transfer-Encoding the length field says nothing true.
+    if found.coded {
+        headers.remove(header::TRANSFER_ENCODING);
+        headers.remove(header::CONTENT_LENGTH);
+    } else if found.unclear_length {
+        collapse_content_length(headers);
+    }
+    if found.hop {
+        let protocol = if switches { headers.remove(header::UPGRADE) } else { None };
+        remove_all(headers, is_for_one_hop);
+        if let Some(protocol) = protocol {
+            headers.insert(header::CONNECTION, UPGRADE);
+            headers.insert(header::UPGRADE, protocol);
+        }
+    }
+}
+
+/// What of an answer has to be changed, found in one pass: most answers are as they should be.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    hop: bool,
+    coded: bool,
+    /// Lengths in a list, or in several fields.
+    unclear_length: bool,
+}
+
+impl Found {
+    fn in_answer(headers: &HeaderMap) -> Self {
+        let (mut found, mut has_length) = (Self::default(), false);
+        for (name, value) in headers {
+            match *name {
+                header::CONTENT_LENGTH => {
+                    found.unclear_length |= has_length || value.as_bytes().contains(&b',');
+                    has_length = true;
+                }
+                header::TRANSFER_ENCODING => found.coded = true,
+                _ => found.hop |= is_for_one_hop(name.as_str()),
+            }
+        }
+        found
     }
 }
 
 /// RFC 9110 8.6: `5, 5` and two fields of `5` become one. Lengths that differ become none.
 fn collapse_content_length(headers: &mut HeaderMap) {
-    let Some(first) = headers.get(header::CONTENT_LENGTH) else { return };
-    let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
-    if fields.nth(1).is_none() && !first.as_bytes().contains(&b',') {
-        return;
-    }
     let mut lengths = headers
         .get_all(header::CONTENT_LENGTH)
         .iter()
