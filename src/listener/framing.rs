@@ -170,6 +170,10 @@ impl FramingWatch {
 
 impl Head {
     fn field(&mut self, line: Line<'_>) {
+        // Nearly all other fields are told by their first letter.
+        if !matches!(line.text.first(), Some(b'c' | b'C' | b't' | b'T')) {
+            return;
+        }
         if let Some(value) = line.value_of(b"content-length:") {
             let length = number(value).filter(|_| !line.cut);
             self.length = Some(match (self.length, length) {

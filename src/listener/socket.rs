@@ -2,6 +2,7 @@
 //! client may take nothing of its answer.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     mem::MaybeUninit,
@@ -267,6 +268,13 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
+        if length <= SMALL {
+            return SCRATCH.with_borrow_mut(|scratch| {
+                scratch.clear();
+                bufs.iter().for_each(|buf| scratch.extend_from_slice(buf));
+                self.poll_write(cx, scratch)
+            });
+        }
         let poll = self.presence.poll_write(cx, length, |stream| stream.try_write_vectored(bufs));
         self.bounded(cx, poll)
     }
@@ -283,6 +291,15 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.presence.shutdown())
     }
+}
+
+/// Pieces of an answer that are no longer than this together are sent as one: to copy them is cheaper than to have the
+/// kernel gather them.
+const SMALL: usize = 4 << 10;
+
+thread_local! {
+    /// Where they are put together; empty between two writes.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SMALL));
 }
 
 /// A listening socket; `shared` lets several of this process listen on one address.
