@@ -186,7 +186,7 @@ def memory(args, proxies, folder):
     print("| | at start | idle connections | KiB a connection | under 256 busy ones |\n|---|---|---|---|---|")
     for proxy in proxies:
         start, open_ones, cells = proxy.memory(), [], []
-        for count in (1000, min(args.idle, (most - 1000) // 2)):
+        for count in (1000, min(args.idle, most - 1000)):
             while len(open_ones) < count:
                 connection = socket.create_connection(("127.0.0.1", proxy.port))
                 connection.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
