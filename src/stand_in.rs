@@ -23,8 +23,8 @@ use self::{
 use crate::{
     router::{Route, Routes},
     store::{
-        Appended, Cap, Certainty, Digest, Durable, HeldReason, KeptAnswer, KeyState, NewEntry,
-        Outcome, Reason, Receipt, State, Store, StoreError,
+        Appended, Cap, Certainty, Digest, Draft, Durable, Fields, HeldReason, KeptAnswer, KeyState,
+        Outcome, Prepared, Reason, Receipt, State, Store, StoreError,
     },
     telemetry::Counters,
     time::UnixMillis,
@@ -55,6 +55,8 @@ pub struct Asked<'a> {
     pub client_ip: IpAddr,
     pub exact_path: bool,
     pub received_at: UnixMillis,
+    /// If it was made already.
+    pub fingerprint: Option<Digest>,
 }
 
 /// Why the app did not answer, and what that left behind.
@@ -179,17 +181,10 @@ impl StandIn {
         let read = body::read_request(&asked.head.headers, &body.bytes);
         let (assessed, answer, labels) =
             policy.assess(asked, read.as_ref().map_err(|why| *why), body, who, cause)?;
-        let entry = self.entry(
-            policy,
-            asked,
-            body,
-            who,
-            cause,
-            Judged { assessed, answer, labels },
-            is_gone(),
-        );
-        let answer = entry.answer.clone();
-        match self.0.store.append(entry).await? {
+        let judged = Judged { assessed, answer, labels };
+        let entry = self.entry(policy, asked, body, who, cause, &judged, is_gone())?;
+        let answer = judged.answer;
+        match self.0.store.append_prepared(entry).await? {
             Appended::New(entry) => Ok(StoodIn::New { entry, answer }),
             Appended::Same { outcome: Some(Outcome::Declined | Outcome::WrittenOff), .. } => {
                 Ok(StoodIn::DeclinedBefore)
@@ -211,37 +206,54 @@ impl StandIn {
         body: &WholeBody,
         who: &Identified,
         cause: &Cause,
-        judged: Judged,
+        judged: &Judged,
         is_gone: bool,
-    ) -> NewEntry {
-        let now = UnixMillis::now();
+    ) -> Result<Box<Prepared>, StoreError> {
         let upstream = policy.upstream();
-        let mut identity = who.identity.clone();
-        identity.fingerprint = policy.fingerprint(asked.head, &body.bytes);
-        NewEntry {
-            request_id: asked.id.to_owned(),
+        let (identity, parsed) = (&who.identity, &asked.head.headers);
+        let client_ip = outgoing::address(asked.client_ip);
+        let is_redacted = |name: &HeaderName| policy.redacted().contains(name);
+        let left_out = |name: &HeaderName| outgoing::is_left_out(name, policy.redacted());
+        Draft {
+            request_id: asked.id,
             received_at: asked.received_at,
-            route: Arc::clone(policy.route()),
-            upstream: Arc::clone(&upstream.name),
-            identity,
+            route: policy.route(),
+            upstream: &upstream.name,
+            key: identity.key,
+            key_text: &identity.key_text,
+            fingerprint: asked
+                .fingerprint
+                .unwrap_or_else(|| policy.fingerprint(asked.head, &body.bytes)),
+            principal: &identity.principal,
             sequence: who.sequence,
             reason: cause.reason,
             certainty: cause.certainty,
-            cause: cause.text.clone(),
+            cause: &cause.text,
             not_before: match cause.certainty {
-                Certainty::NotSent => now,
+                Certainty::NotSent => asked.received_at,
                 // The exchange may still be under way at the app.
-                Certainty::SentUnknown => now.plus(upstream.config.late_window),
+                Certainty::SentUnknown => UnixMillis::now().plus(upstream.config.late_window),
             },
             expires_at: asked.received_at.plus(policy.expires()),
-            request: outgoing::stored(asked, body, policy.redacted()),
-            answer: judged.answer,
-            labels: judged.labels,
+            method: asked.head.method.as_str(),
+            target: policy::target(asked.head),
+            headers: Fields::Parsed(parsed, &left_out),
+            body: &body.bytes,
+            trailers: match &body.trailers {
+                Some(trailers) => Fields::Parsed(trailers, &is_redacted),
+                None => Fields::Pairs(&[]),
+            },
+            client_ip: &client_ip,
+            answer_status: judged.answer.status,
+            answer_headers: Fields::Pairs(&judged.answer.headers),
+            answer_body: &judged.answer.body,
+            labels: &judged.labels,
             amount: judged.assessed.amount,
             customer: judged.assessed.customer,
-            caps: Arc::clone(policy.caps()),
+            caps: policy.caps(),
             held: (is_gone && policy.holds_unanswered()).then_some(HeldReason::Unanswered),
         }
+        .prepare()
     }
 
     /// A kept answer on its way to the client.

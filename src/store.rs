@@ -12,6 +12,7 @@ mod plan;
 mod queue;
 mod readers;
 mod receipt;
+mod record;
 mod shared;
 mod sqlite;
 mod transition;
@@ -35,12 +36,12 @@ use tokio::{
     time::Instant,
 };
 
+pub use codec::Prepared;
 pub use entry::*;
 pub use receipt::NotAReceipt;
 pub use work::{Work, WorkPage};
 
 use crate::time::UnixMillis;
-use codec::Prepared;
 use disk::{DiskKind, LockFile};
 use receipt::Receipts;
 use shared::Shared;
@@ -386,6 +387,11 @@ impl Store {
         self.shared().anything_known()
     }
 
+    /// Whether anything is known of a key: its fingerprint is only needed then.
+    pub fn knows(&self, key: Digest) -> bool {
+        !matches!(self.key_state(key, Digest(0)), KeyState::Unknown)
+    }
+
     /// What is known of a key.
     pub fn key_state(&self, key: Digest, fingerprint: Digest) -> KeyState {
         if !self.anything_known() {
@@ -411,8 +417,13 @@ impl Store {
     /// Stores a request. Returns when it is durable, or says why it is not stored. Once this future was polled the
     /// append finishes, whatever becomes of the caller.
     pub async fn append(&self, entry: NewEntry) -> Result<Appended, StoreError> {
+        let entry = entry.draft().prepare()?;
+        self.append_prepared(entry).await
+    }
+
+    /// [`append`](Self::append) for callers that made the row themselves.
+    pub async fn append_prepared(&self, entry: Box<Prepared>) -> Result<Appended, StoreError> {
         self.shared().gate.check()?;
-        let entry = Box::new(Prepared::new(entry)?);
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         let (reply, answer) = mailbox::ticket(waker);
         self.shared().queue.push_capture(Capture { entry, reply })?;

@@ -4,7 +4,7 @@
 
 mod known;
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{connection_headers::WantsTrailers, peer, request_id::RequestId};
@@ -23,7 +23,7 @@ use crate::{
     replay::Live,
     router::{Matched, Route},
     stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
-    store::{Certainty, Durable, Outcome, Reason, StoreError},
+    store::{Certainty, Digest, Durable, Outcome, Reason, StoreError},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -55,6 +55,8 @@ pub(super) struct Case {
     params: Vec<(String, String)>,
     exact_path: bool,
     received_at: UnixMillis,
+    /// Once somebody asked for it.
+    fingerprint: Cell<Option<Digest>>,
 }
 
 /// A body of known length up to this is read before the app is asked: one write carries head and body.
@@ -95,6 +97,7 @@ impl Case {
             params: matched.params,
             exact_path: matched.exact_path,
             received_at: UnixMillis::now(),
+            fingerprint: Cell::new(None),
         };
         Deciding { future: Box::pin(case.run()), progress, client }
     }
@@ -454,6 +457,7 @@ impl Case {
             client_ip: self.client_ip,
             exact_path: self.exact_path,
             received_at: self.received_at,
+            fingerprint: self.fingerprint.get(),
         }
     }
 

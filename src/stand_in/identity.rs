@@ -105,15 +105,13 @@ pub fn default_principal(headers: &HeaderMap) -> String {
     format!("authorization:{:032x}", digest("authorization", &parts).0)
 }
 
-/// All of a request's identity. `target` is the raw path and query, `body` as received; `client_key` comes from
-/// [`client_key()`]. The facts' own principal is not used.
+/// All of a request's identity but its fingerprint, which is made when somebody asks for it: most requests meet no
+/// other of their key. `client_key` comes from [`client_key()`]. The facts' own principal is not used.
 pub fn identify(
     route: &str,
     upstream: &str,
     config: &RouteConfig,
     facts: &Facts<'_>,
-    target: &str,
-    body: &[u8],
     client_key: Option<&str>,
 ) -> Identified {
     let mut doubt = None;
@@ -138,7 +136,7 @@ pub fn identify(
     let identity = Identity {
         key: key_digest(route, &principal, kind, &key_text),
         key_text,
-        fingerprint: fingerprint(facts.method, target, body),
+        fingerprint: Digest(0),
         principal,
     };
     Identified { identity, kind, sequence, doubt }
@@ -361,7 +359,7 @@ pub(super) mod tests {
         let by_cart = route("dedupe_by = \"body.cart\"");
         let plain = route("");
         let key = |config: &RouteConfig, client| {
-            let found = identify("r", "shop", config, &facts, "/orders/7", b"{}", client);
+            let found = identify("r", "shop", config, &facts, client);
             assert!(found.doubt.is_none());
             (found.kind, found.identity.key_text)
         };
@@ -377,7 +375,7 @@ pub(super) mod tests {
         for rule in
             ["dedupe_by = \"body.cart\"", "principal = \"jwt.sub\"", "sequence_by = \"body.id\""]
         {
-            let found = identify("r", "shop", &route(rule), &facts, "/", b"", Some("k"));
+            let found = identify("r", "shop", &route(rule), &facts, Some("k"));
             assert!(found.doubt.is_some(), "{rule}");
             assert_eq!(found.kind, KeyKind::Client);
         }
@@ -434,7 +432,7 @@ pub(super) mod tests {
         let (none, body) = (HeaderMap::new(), json!({"order": 7}));
         let sequence = |route_name, config: &RouteConfig, method, principal| {
             let facts = Facts { principal, ..facts(&none, method, &body) };
-            identify(route_name, "shop", config, &facts, "/orders/7?x=1", b"", None).sequence
+            identify(route_name, "shop", config, &facts, None).sequence
         };
         let plain = route("");
         assert_eq!(sequence("r", &plain, "POST", ""), None);

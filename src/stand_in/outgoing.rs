@@ -1,46 +1,40 @@
-//! What leaves: the request as it is kept, and the answer as the client gets it.
+//! What leaves: what of the request is kept, and the answer as the client gets it.
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use filters::problem::{PROXY_STATUS, ProxyError, ProxyStatus};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-use super::{Asked, Cause};
-use crate::{
-    store::{KeptAnswer, Reason, Receipt, StoredRequest},
-    upstream::body_copy::WholeBody,
-};
+use super::Cause;
+use crate::store::{KeptAnswer, Reason, Receipt};
 
-/// The request as received, minus what belonged to its connection and what the route does not keep.
-pub(super) fn stored(
-    asked: &Asked<'_>,
-    body: &WholeBody,
-    redacted: &[HeaderName],
-) -> StoredRequest {
-    StoredRequest {
-        method: asked.head.method.as_str().to_owned(),
-        target: asked.head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-        headers: fields(&asked.head.headers, |name| {
-            !FRAMING.contains(name) && !redacted.contains(name)
-        }),
-        body: body.bytes.clone(),
-        trailers: body
-            .trailers
-            .as_ref()
-            .map_or_else(Vec::new, |trailers| fields(trailers, |name| !redacted.contains(name))),
-        client_ip: asked.client_ip.to_canonical().to_string(),
-    }
+/// Not kept with the request: what is said anew with each send, and what the route does not keep. What belonged to the
+/// connection is gone already.
+pub(super) fn is_left_out(name: &HeaderName, redacted: &[HeaderName]) -> bool {
+    *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING || redacted.contains(name)
 }
 
-/// Said anew with each send.
-const FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-
-fn fields(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Vec<(String, Bytes)> {
-    headers
-        .iter()
-        .filter(|(name, _)| keep(name))
-        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
-        .collect()
+/// As text. Nearly all are of the short kind, for which the general way is slow.
+pub(super) fn address(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address.to_canonical() else {
+        return address.to_canonical().to_string();
+    };
+    let mut text = String::with_capacity(15);
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        if octet >= 100 {
+            text.push(char::from(b'0' + octet / 100));
+        }
+        if octet >= 10 {
+            text.push(char::from(b'0' + octet / 10 % 10));
+        }
+        text.push(char::from(b'0' + octet % 10));
+    }
+    text
 }
 
 /// A kept answer on its way to the client: the app's words, and in `Proxy-Status` who speaks.
@@ -75,5 +69,19 @@ fn proxy_error(reason: Reason) -> ProxyError {
         Reason::Forced | Reason::Deferred | Reason::Standby | Reason::SequenceHeld => {
             ProxyError::ProxyInternalResponse
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_always() {
+        for text in ["0.0.0.0", "127.0.0.1", "10.9.99.100", "255.200.110.105", "::1", "2001:db8::1"]
+        {
+            assert_eq!(address(text.parse().unwrap()), text);
+        }
+        assert_eq!(address("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1");
     }
 }

@@ -180,15 +180,7 @@ impl Policy {
         let path = canonical_path(asked.head.uri.path());
         let facts = facts(asked, &path.path, &value, "", "");
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
-        let found = identity::identify(
-            &self.route,
-            upstream,
-            &self.config,
-            &facts,
-            target(asked.head),
-            &[],
-            key,
-        );
+        let found = identity::identify(&self.route, upstream, &self.config, &facts, key);
         let by_client = found.kind != KeyKind::RequestId;
         let request_id = if by_client {
             let Identity { principal, key_text, .. } = &found.identity;
@@ -275,6 +267,6 @@ fn facts<'a>(
 }
 
 /// The raw request target in origin form.
-fn target(head: &Parts) -> &str {
+pub(super) fn target(head: &Parts) -> &str {
     head.uri.path_and_query().map_or("/", |target| target.as_str())
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
 use crate::time::UnixMillis;
@@ -161,6 +162,83 @@ pub struct NewEntry {
     pub caps: Arc<Caps>,
     /// `Some(Unanswered)` when the client is known to be gone already.
     pub held: Option<HeldReason>,
+}
+
+/// One request to be stored, as its parts lie at the caller: nothing of it is copied before it becomes a row.
+#[derive(Clone, Copy)]
+pub struct Draft<'a> {
+    pub request_id: &'a str,
+    pub received_at: UnixMillis,
+    pub route: &'a Arc<str>,
+    pub upstream: &'a Arc<str>,
+    pub key: Digest,
+    pub key_text: &'a str,
+    pub fingerprint: Digest,
+    pub principal: &'a str,
+    pub sequence: Option<Digest>,
+    pub reason: Reason,
+    pub certainty: Certainty,
+    pub cause: &'a str,
+    pub not_before: UnixMillis,
+    pub expires_at: UnixMillis,
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: Fields<'a>,
+    pub body: &'a [u8],
+    pub trailers: Fields<'a>,
+    pub client_ip: &'a str,
+    pub answer_status: u16,
+    pub answer_headers: Fields<'a>,
+    pub answer_body: &'a [u8],
+    pub labels: &'a [(String, String)],
+    pub amount: i64,
+    pub customer: Option<Digest>,
+    pub caps: &'a Arc<Caps>,
+    pub held: Option<HeldReason>,
+}
+
+/// Header fields, in order.
+#[derive(Clone, Copy)]
+pub enum Fields<'a> {
+    Pairs(&'a [(String, Bytes)]),
+    /// All but those of which the second says that they are left out.
+    Parsed(&'a HeaderMap, &'a dyn Fn(&HeaderName) -> bool),
+}
+
+impl NewEntry {
+    pub fn draft(&self) -> Draft<'_> {
+        let Self { identity, request, answer, .. } = self;
+        Draft {
+            request_id: &self.request_id,
+            received_at: self.received_at,
+            route: &self.route,
+            upstream: &self.upstream,
+            key: identity.key,
+            key_text: &identity.key_text,
+            fingerprint: identity.fingerprint,
+            principal: &identity.principal,
+            sequence: self.sequence,
+            reason: self.reason,
+            certainty: self.certainty,
+            cause: &self.cause,
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+            method: &request.method,
+            target: &request.target,
+            headers: Fields::Pairs(&request.headers),
+            body: &request.body,
+            trailers: Fields::Pairs(&request.trailers),
+            client_ip: &request.client_ip,
+            answer_status: answer.status,
+            answer_headers: Fields::Pairs(&answer.headers),
+            answer_body: &answer.body,
+            labels: &self.labels,
+            amount: self.amount,
+            customer: self.customer,
+            caps: &self.caps,
+            held: self.held,
+        }
+    }
 }
 
 /// An entry as it is read back.

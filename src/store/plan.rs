@@ -149,23 +149,20 @@ impl Plan {
     }
 
     fn decide(&mut self, index: &mut OpenIndex, prepared: Box<Prepared>) -> Decided {
-        let entry = &prepared.entry;
-        match index.known(entry.identity.key, self.now) {
-            Some(Known::Open(row)) if row.fingerprint == entry.identity.fingerprint.into() => {
+        let entry = &*prepared;
+        match index.known(entry.key, self.now) {
+            Some(Known::Open(row)) if row.fingerprint == entry.fingerprint.into() => {
                 let row = row.clone();
                 let state = if row.held == Some(HeldReason::Unanswered) && entry.held.is_none() {
                     self.promise(index, &row, &prepared)
                 } else {
-                    let again = &prepared.entry;
-                    self.worsen(index, &row, again.certainty, again.not_before, &again.cause);
+                    self.worsen(index, &row, entry.certainty, entry.not_before, entry.cause());
                     row.state
                 };
                 let seq = Seq(row.seq);
                 return Decided::Same { seq, receipt: self.receipts.of(seq), state, outcome: None };
             }
-            Some(Known::Closed(closed))
-                if closed.fingerprint == entry.identity.fingerprint.into() =>
-            {
+            Some(Known::Closed(closed)) if closed.fingerprint == entry.fingerprint.into() => {
                 return Decided::Same {
                     seq: Seq(closed.seq),
                     receipt: self.receipts.of(Seq(closed.seq)),
@@ -186,8 +183,8 @@ impl Plan {
         let seq = index.next_seq();
         let row = Row {
             seq,
-            key: entry.identity.key.into(),
-            fingerprint: entry.identity.fingerprint.into(),
+            key: entry.key.into(),
+            fingerprint: entry.fingerprint.into(),
             in_sequence: entry.sequence.is_some(),
             lane,
             received_at: entry.received_at.0,
@@ -239,9 +236,9 @@ impl Plan {
         self.change(index, row.seq, line, |row| {
             row.state = state;
             row.held = None;
-            row.certainty = row.certainty.max(again.entry.certainty);
-            row.not_before = row.not_before.max(again.entry.not_before.0);
-            row.expires_at = row.expires_at.max(again.entry.expires_at.0);
+            row.certainty = row.certainty.max(again.certainty);
+            row.not_before = row.not_before.max(again.not_before.0);
+            row.expires_at = row.expires_at.max(again.expires_at.0);
         });
         state
     }

@@ -7,6 +7,7 @@ mod check;
 mod lazy;
 mod page;
 mod read;
+mod records;
 mod retention;
 mod start;
 mod write;
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, config::DbConfig};
 
 use super::{StoreError, StoreOptions, Synchronous, disk};
 
@@ -233,7 +234,10 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         let number = i64::try_from(number + 1).unwrap_or(i64::MAX);
         if number > version {
             let step = connection.transaction()?;
-            step.execute_batch(migration)?;
+            match migration {
+                Migration::Sql(sql) => step.execute_batch(sql)?,
+                Migration::Code(code) => code(&step)?,
+            }
             step.pragma_update(None, "application_id", APPLICATION_ID)?;
             step.pragma_update(None, "user_version", number)?;
             step.commit()?;
@@ -242,7 +246,17 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+/// The schema, step by step.
+enum Migration {
+    Sql(&'static str),
+    Code(fn(&Transaction<'_>) -> Result<(), StoreError>),
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration::Sql(include_str!("schema/0001.sql")),
+    Migration::Sql(include_str!("schema/0002.sql")),
+    Migration::Code(records::convert),
+];
 /// 3.51.3.
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// `stin`.

@@ -189,23 +189,38 @@ async fn a_row_that_changed_by_itself_is_not_intact() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
     let seqs: Vec<Seq> =
-        append_all(&store, (0..5).map(entry)).await.iter().map(Durable::seq).collect();
+        append_all(&store, (0..9).map(entry)).await.iter().map(Durable::seq).collect();
     store.close().await;
     let file = sql(folder.path());
-    for (column, value, seq) in [
-        ("body", r#"X'7b7d'"#, seqs[0]),
-        ("target", "'/refund'", seqs[1]),
-        ("headers", "X'00'", seqs[2]),
-        ("answer_status", "500", seqs[3]),
+    // Body, target, a header, the status of the answer (201), whom it belongs to, when it expires.
+    for (found, changed, seq) in [
+        (&b"\"cents\""[..], &b"\"pence\""[..], seqs[0]),
+        (b"/checkout?a=b", b"/checkout?a=c", seqs[1]),
+        (b"shop.example", b"shop.exarple", seqs[2]),
+        (&201_u16.to_le_bytes(), &500_u16.to_le_bytes(), seqs[3]),
+        (b"someone", b"anyone!", seqs[4]),
+        (b"someone", b"", seqs[5]),
     ] {
-        file.execute(&format!("UPDATE log SET {column} = {value} WHERE seq = ?"), [seq.0]).unwrap();
+        let sql = "SELECT record FROM log WHERE seq = ?";
+        let record: Vec<u8> = file.query_row(sql, [seq.0], |row| row.get(0)).unwrap();
+        let at = record.windows(found.len()).position(|bytes| bytes == found).unwrap();
+        let record = [&record[..at], changed, &record[at + found.len()..]].concat();
+        let sql = "UPDATE log SET record = ? WHERE seq = ?";
+        file.execute(sql, rusqlite::params![record, seq.0]).unwrap();
     }
+    file.execute("UPDATE log SET request_id = 'id-0' WHERE seq = ?", [seqs[6].0]).unwrap();
+    file.execute("UPDATE log SET record = X'01' WHERE seq = ?", [seqs[7].0]).unwrap();
     drop(file);
     let store = Store::open(options(folder.path())).unwrap();
-    for seq in &seqs[..4] {
-        assert!(!store.load(*seq).await.unwrap().intact);
+    for seq in &seqs[..8] {
+        assert!(!store.load(*seq).await.unwrap().intact, "{seq:?}");
     }
-    assert!(store.load(seqs[4]).await.unwrap().intact);
+    assert!(store.load(seqs[8]).await.unwrap().intact);
+    assert_eq!(
+        store.page(PageQuery { limit: 20, ..PageQuery::default() }).await.unwrap().entries.len(),
+        9,
+        "all are shown"
+    );
 }
 
 #[tokio::test]

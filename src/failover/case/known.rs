@@ -38,6 +38,9 @@ impl Case {
     /// An answer for a request that was accepted before.
     pub(super) async fn known_already(&self, who: &Identified) -> Result<Option<Decided>, Refusal> {
         let store = self.stand_in().store();
+        if !store.knows(who.identity.key) {
+            return Ok(None);
+        }
         let fingerprint = self.fingerprint();
         let (seq, answers) =
             match store.key_state(who.identity.key, fingerprint.unwrap_or(Digest(0))) {
@@ -115,6 +118,9 @@ impl Case {
     /// None if the body is too large to keep, or there was no memory for it.
     fn fingerprint(&self) -> Option<Digest> {
         let body = self.body.as_ref()?.as_ref()?;
-        Some(self.policy.fingerprint(&self.head, &body.bytes))
+        let made = self.fingerprint.get();
+        let made = made.unwrap_or_else(|| self.policy.fingerprint(&self.head, &body.bytes));
+        self.fingerprint.set(Some(made));
+        Some(made)
     }
 }

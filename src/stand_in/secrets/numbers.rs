@@ -4,8 +4,9 @@
 /// Whether a card number stands in `text`.
 pub(super) fn has_card_number(text: &[u8]) -> bool {
     let mut at = 0;
-    while let Some(start) = text[at..].iter().position(u8::is_ascii_digit) {
-        let start = at + start;
+    while text.len() - at >= SHORTEST
+        && let Some(start) = next_digit(text, at)
+    {
         let run = Run::at(text, start);
         if run.digits >= SHORTEST && run.holds_card() {
             return true;
@@ -13,6 +14,17 @@ pub(super) fn has_card_number(text: &[u8]) -> bool {
         at = run.end;
     }
     false
+}
+
+/// The first digit from `from` on. Most text has none for long: it is looked through in blocks.
+fn next_digit(text: &[u8], from: usize) -> Option<usize> {
+    let rest = &text[from..];
+    let (blocks, _) = rest.as_chunks::<32>();
+    let is_free = |block: &&[u8; 32]| {
+        !block.iter().fold(false, |found, byte| found | (byte.wrapping_sub(b'0') < 10))
+    };
+    let free = blocks.iter().take_while(is_free).count() * 32;
+    rest[free..].iter().position(u8::is_ascii_digit).map(|at| from + free + at)
 }
 
 const SHORTEST: usize = 13;

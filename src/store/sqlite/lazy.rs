@@ -11,9 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Database,
+    read::record,
     start::{number, set_number},
 };
-use crate::store::{StoreError, codec::read_labels, plan::DAY};
+use crate::store::{StoreError, codec::read_labels, plan::DAY, record::Record};
 
 /// A segment under construction.
 #[derive(Debug)]
@@ -85,14 +86,12 @@ impl Segment {
 
     fn read(&mut self, connection: &Connection, from: i64) -> Result<Step, StoreError> {
         let until = (from + READ).min(self.end());
-        let mut statement = connection.prepare_cached(&format!(
-            "SELECT {TERM_COLUMNS} FROM log WHERE seq >= ? AND seq < ? ORDER BY seq"
-        ))?;
+        let mut statement = connection.prepare_cached(RANGE)?;
         let mut rows = statement.query(params![from, until])?;
         while let Some(row) = rows.next()? {
-            let seq = row.get(0)?;
-            self.terms.extend(terms_of(row)?.into_iter().map(|term| (term, seq)));
-            self.sums.add(seq, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?);
+            let (seq, record) = (row.get(0)?, record(row, 1)?);
+            self.terms.extend(terms_of(&record).into_iter().map(|term| (term, seq)));
+            self.sums.add(seq, &record);
         }
         if until < self.end() {
             return Ok(Step::Read(until));
@@ -125,12 +124,7 @@ impl Segment {
     ) -> Result<Option<Step>, StoreError> {
         let until = (from + READ).min(self.end());
         let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        step.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO brief ({BRIEF}) SELECT {BRIEF} FROM log
-             WHERE seq >= ? AND seq < ? AND NOT EXISTS
-                 (SELECT 1 FROM state WHERE state.seq = log.seq AND state = 'closed')"
-        ))?
-        .execute([from, until])?;
+        briefs(&step, from, until)?;
         let whole = until == self.end();
         if whole {
             self.sums.write(&step)?;
@@ -147,12 +141,14 @@ impl Segment {
 }
 
 impl Sums {
-    pub(super) fn add(&mut self, seq: i64, received_at: i64, route: &str, amount: i64) {
+    pub(super) fn add(&mut self, seq: i64, record: &Record<'_>) {
+        let received_at = record.received_at();
         let hour = self.hours.entry(received_at.div_euclid(HOUR)).or_insert((seq, seq));
         *hour = (hour.0.min(seq), hour.1.max(seq));
-        let volume = self.volumes.entry((received_at.div_euclid(DAY), route.into())).or_default();
+        let of = (received_at.div_euclid(DAY), record.route().into());
+        let volume = self.volumes.entry(of).or_default();
         volume.0 += 1;
-        volume.1 = volume.1.saturating_add(amount);
+        volume.1 = volume.1.saturating_add(record.amount());
     }
 
     pub(super) fn write(&self, step: &Transaction<'_>) -> Result<(), rusqlite::Error> {
@@ -193,23 +189,50 @@ impl Sums {
     }
 }
 
-/// All that an entry is found by; the row has [`TERM_COLUMNS`].
-pub(super) fn terms_of(row: &rusqlite::Row<'_>) -> Result<Vec<Vec<u8>>, rusqlite::Error> {
-    let labels = read_labels(row.get_ref(6)?.as_str()?).unwrap_or_default();
-    let mut terms = vec![
-        route_term(row.get_ref(2)?.as_str()?),
-        term(row.get_ref(4)?.as_str()?),
-        term(row.get_ref(5)?.as_str()?),
-    ];
-    terms.extend(labels.iter().map(|(_, value)| term(value)));
-    Ok(terms)
+/// What a start needs of the open entries of a range.
+fn briefs(step: &Transaction<'_>, from: i64, until: i64) -> Result<(), rusqlite::Error> {
+    let mut insert = step.prepare_cached(
+        "INSERT OR REPLACE INTO brief (seq, received_at, route, upstream, key, fingerprint, sequence,
+             customer, amount, not_before, expires_at, certainty, held)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    let mut open = step.prepare_cached(
+        "SELECT seq, request_id, record FROM log WHERE seq >= ? AND seq < ? AND NOT EXISTS
+             (SELECT 1 FROM state WHERE state.seq = log.seq AND state = 'closed')",
+    )?;
+    let mut rows = open.query([from, until])?;
+    while let Some(row) = rows.next()? {
+        let record = record(row, 1)?;
+        insert.execute(params![
+            row.get::<_, i64>(0)?,
+            record.received_at(),
+            record.route(),
+            record.upstream(),
+            record.key().0.to_be_bytes(),
+            record.fingerprint().0.to_be_bytes(),
+            record.sequence().map(|sequence| sequence.0.to_be_bytes()),
+            record.customer().map(|customer| customer.0.to_be_bytes()),
+            record.amount(),
+            record.not_before(),
+            record.expires_at(),
+            record.certainty().word(),
+            record.held().map(|held| held.word()),
+        ])?;
+    }
+    Ok(())
 }
 
-pub(super) const TERM_COLUMNS: &str =
-    "seq, received_at, route, amount, request_id, key_text, labels";
-pub(super) const BRIEF: &str =
-    "seq, received_at, route, upstream, key, fingerprint, sequence, customer,
-    amount, not_before, expires_at, certainty, held";
+/// All that an entry is found by.
+pub(super) fn terms_of(record: &Record<'_>) -> Vec<Vec<u8>> {
+    let labels = read_labels(record.labels()).unwrap_or_default();
+    let mut terms =
+        vec![route_term(record.route()), term(record.request_id()), term(record.key_text())];
+    terms.extend(labels.iter().map(|(_, value)| term(value)));
+    terms
+}
+
+const RANGE: &str =
+    "SELECT seq, request_id, record FROM log WHERE seq >= ? AND seq < ? ORDER BY seq";
 
 /// A text as it lies in the index: order is kept, because ids and order numbers that grow with time keep their
 /// neighbours then. What is found is compared with the entry itself.

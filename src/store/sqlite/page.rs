@@ -9,7 +9,7 @@ use rusqlite::{Row as SqlRow, params};
 
 use super::{
     lazy::{HOUR, INDEXED_TO, SEGMENT, route_term, segment_of, term},
-    read::{JOINED, Reader, SUMMARY, summary},
+    read::{JOINED, Reader, STORED, Stored, record},
     start::number,
 };
 use crate::store::{
@@ -136,7 +136,7 @@ impl<'a> Search<'a> {
         let by_term = self.query.search.is_some() || self.query.route.is_some();
         let above = if by_term { self.indexed_to } else { 0 };
         let mut statement = self.reader.connection.prepare_cached(&format!(
-            "SELECT {SUMMARY} {JOINED} WHERE l.seq < ? AND l.seq > ? ORDER BY l.seq DESC"
+            "SELECT {STORED} {JOINED} WHERE l.seq < ? AND l.seq > ? ORDER BY l.seq DESC"
         ))?;
         let mut rows = statement.query([before, above.max(self.lowest - 1)])?;
         while let Some(row) = rows.next()? {
@@ -151,7 +151,7 @@ impl<'a> Search<'a> {
         let mut statement = self
             .reader
             .connection
-            .prepare_cached(&format!("SELECT {SUMMARY} {JOINED} WHERE l.seq = ?"))?;
+            .prepare_cached(&format!("SELECT {STORED} {JOINED} WHERE l.seq = ?"))?;
         let mut rows = statement.query([seq.0])?;
         match rows.next()? {
             Some(row) => self.consider(row),
@@ -163,8 +163,9 @@ impl<'a> Search<'a> {
     fn consider(&self, row: &SqlRow<'_>) -> Result<Go, StoreError> {
         self.looked.set(self.looked.get() + 1);
         let mut found = self.found.borrow_mut();
-        if self.shown.get() != Some(Seq(row.get(0)?)) && self.may_fit(row)? {
-            let mut summary = summary(row, self.receipts)?;
+        let stored = Stored::read(row)?;
+        if self.shown.get() != Some(stored.seq) && self.may_fit(&stored) {
+            let mut summary = stored.summary(self.receipts);
             self.live.show(&mut summary);
             if self.fits(&summary) {
                 found.entries.push(summary);
@@ -174,7 +175,7 @@ impl<'a> Search<'a> {
             }
         }
         if self.looked.get() >= LOOKS {
-            found.looked_down_to = Some(Seq(row.get(0)?));
+            found.looked_down_to = Some(stored.seq);
             return Ok(Go::Break(()));
         }
         Ok(Go::Continue(()))
@@ -231,17 +232,16 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at what needs no copy.
-    fn may_fit(&self, row: &SqlRow<'_>) -> Result<bool, rusqlite::Error> {
-        if let Some(route) = &self.query.route
-            && row.get_ref(3)?.as_str()? != route
-        {
-            return Ok(false);
+    fn may_fit(&self, stored: &Stored<'_>) -> bool {
+        let record = &stored.record;
+        if self.query.route.as_ref().is_some_and(|route| record.route() != route) {
+            return false;
         }
-        let Some(text) = &self.query.search else { return Ok(true) };
-        Ok(self.receipt == Some(Seq(row.get(0)?))
-            || row.get_ref(1)?.as_str()? == text
-            || row.get_ref(16)?.as_str()? == text
-            || self.has_label(row.get_ref(14)?.as_str()?, text))
+        let Some(text) = &self.query.search else { return true };
+        self.receipt == Some(stored.seq)
+            || record.request_id() == text
+            || record.key_text() == text
+            || self.has_label(record.labels(), text)
     }
 
     fn has_label(&self, labels: &str, text: &str) -> bool {
@@ -287,11 +287,18 @@ impl<'a> Search<'a> {
 
     /// Whether an entry that came in time may lie beyond the watermark.
     fn log_above(&self, indexed_to: i64, before: i64) -> Result<bool, StoreError> {
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM log WHERE seq > ?1 AND seq < ?2 AND received_at <= ?3)";
         let until = self.query.received_until.map_or(i64::MAX, |until| until.0);
-        let of = params![indexed_to, before, until];
-        Ok(self.reader.connection.query_row(sql, of, |row| row.get(0))?)
+        let mut statement = self
+            .reader
+            .connection
+            .prepare_cached("SELECT request_id, record FROM log WHERE seq > ? AND seq < ?")?;
+        let mut rows = statement.query([indexed_to, before])?;
+        while let Some(row) = rows.next()? {
+            if record(row, 0)?.received_at() <= until {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

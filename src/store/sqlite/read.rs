@@ -17,9 +17,10 @@ use crate::{
     store::{
         AuditLine, Certainty, Digest, Entry, EntrySummary, HeldReason, HistoryLine, Identity,
         KeptAnswer, Outcome, Reason, Receipt, Seq, State, StoreError, StoredRequest, Volume,
-        codec::{Checksum, Summed, read_fields, read_labels},
+        codec::{read_fields, read_labels},
         plan::DAY,
         receipt::Receipts,
+        record::Record,
     },
     time::UnixMillis,
 };
@@ -47,8 +48,8 @@ impl Reader {
 
     pub(in crate::store) fn load(&self, seq: Seq, receipt: Receipt) -> Result<Entry, StoreError> {
         self.connection
-            .prepare_cached(&format!("SELECT {ENTRY} {JOINED} WHERE l.seq = ?"))?
-            .query_row([seq.0], |row| entry(row, receipt))
+            .prepare_cached(&format!("SELECT {STORED} {JOINED} WHERE l.seq = ?"))?
+            .query_row([seq.0], |row| Ok(Stored::read(row)?.entry(receipt)))
             .optional()?
             .ok_or(StoreError::NotFound)
     }
@@ -61,10 +62,11 @@ impl Reader {
     ) -> Result<Vec<EntrySummary>, StoreError> {
         let mut statement = self
             .connection
-            .prepare_cached(&format!("SELECT {SUMMARY} {JOINED} WHERE l.seq = ?"))?;
+            .prepare_cached(&format!("SELECT {STORED} {JOINED} WHERE l.seq = ?"))?;
         let mut found = Vec::with_capacity(seqs.len());
         for seq in seqs {
-            found.extend(statement.query_row([seq.0], |row| summary(row, receipts)).optional()?);
+            let summary = |row: &SqlRow<'_>| Ok(Stored::read(row)?.summary(receipts));
+            found.extend(statement.query_row([seq.0], summary).optional()?);
         }
         Ok(found)
     }
@@ -87,12 +89,14 @@ impl Reader {
     pub(in crate::store) fn history(&self, seq: Seq) -> Result<Vec<HistoryLine>, StoreError> {
         let first = self
             .connection
-            .prepare_cached("SELECT received_at, held, reason, cause FROM log WHERE seq = ?")?
+            .prepare_cached("SELECT request_id, record FROM log WHERE seq = ?")?
             .query_row([seq.0], |row| {
-                let held = optional_word(row, 1, HeldReason::from_word)?;
-                let (reason, cause): (String, String) = (row.get(2)?, row.get(3)?);
+                let record = record(row, 0)?;
+                let held = record.held();
+                let reason = record.reason().map_or("?", Reason::word).to_owned();
+                let cause = record.cause();
                 Ok(HistoryLine {
-                    at: UnixMillis(row.get(0)?),
+                    at: UnixMillis(record.received_at()),
                     state: if held.is_some() { State::Held } else { State::Stored },
                     outcome: None,
                     held,
@@ -177,11 +181,11 @@ impl Reader {
         let indexed_to = number(&self.connection, INDEXED_TO)?.unwrap_or(0);
         let mut statement = self
             .connection
-            .prepare_cached("SELECT seq, received_at, route, amount FROM log WHERE seq > ?")?;
+            .prepare_cached("SELECT seq, request_id, record FROM log WHERE seq > ?")?;
         let mut rows = statement.query([indexed_to])?;
         let mut sums = Sums::default();
         while let Some(row) = rows.next()? {
-            sums.add(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?);
+            sums.add(row.get(0)?, &record(row, 1)?);
         }
         Ok(sums)
     }
@@ -230,115 +234,137 @@ impl Reader {
     }
 }
 
-/// Columns of [`summary`]; the state is that of the file.
-pub(super) const SUMMARY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.target, l.reason,
-    coalesce(s.certainty, l.certainty),
-    coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END), s.outcome,
-    CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END, coalesce(s.attempts, 0), l.amount,
-    coalesce(s.expires_at, l.expires_at), l.labels, coalesce(s.not_before, l.not_before), l.key_text,
-    s.followed_up";
-
-/// Columns of [`entry`]; the first ones are those of [`SUMMARY`].
-const ENTRY: &str = "l.seq, l.request_id, l.received_at, l.route, l.method, l.target, l.reason,
-    coalesce(s.certainty, l.certainty),
-    coalesce(s.state, CASE WHEN l.held IS NULL THEN 'stored' ELSE 'held' END), s.outcome,
-    CASE WHEN s.seq IS NULL THEN l.held ELSE s.held END, coalesce(s.attempts, 0), l.amount,
-    coalesce(s.expires_at, l.expires_at), l.labels, coalesce(s.not_before, l.not_before), l.key_text,
-    l.upstream, l.key, l.fingerprint, l.principal, l.sequence, l.cause, l.headers, l.body, l.trailers,
-    l.client_ip, l.answer_status, l.answer_headers, l.answer_body, l.checksum, l.expires_at,
-    s.followed_up";
+/// Columns of [`Stored`].
+pub(super) const STORED: &str =
+    "l.seq, l.request_id, l.record, s.state, s.outcome, s.held, s.certainty,
+    s.attempts, s.not_before, s.expires_at, s.followed_up";
 
 pub(super) const JOINED: &str = "FROM log l LEFT JOIN state s ON s.seq = l.seq";
 
-pub(super) fn summary(
-    row: &SqlRow<'_>,
-    receipts: Receipts,
-) -> Result<EntrySummary, rusqlite::Error> {
-    let seq = Seq(row.get(0)?);
-    Ok(EntrySummary {
-        seq,
-        receipt: receipts.of(seq),
-        request_id: row.get(1)?,
-        received_at: UnixMillis(row.get(2)?),
-        route: row.get::<_, String>(3)?.into(),
-        method: row.get(4)?,
-        target: row.get(5)?,
-        reason: word(row, 6, Reason::from_word)?,
-        certainty: word(row, 7, Certainty::from_word)?,
-        state: word(row, 8, State::from_word)?,
-        outcome: optional_word(row, 9, Outcome::from_word)?,
-        held: optional_word(row, 10, HeldReason::from_word)?,
-        attempts: row.get(11)?,
-        amount: row.get(12)?,
-        expires_at: UnixMillis(row.get(13)?),
-        labels: read_labels(row.get_ref(14)?.as_str()?).unwrap_or_default(),
-        followed_up: row.get::<_, Option<i64>>(17)?.map(UnixMillis),
-    })
+/// An entry in the file: its record, and where it stands since it moved.
+pub(super) struct Stored<'a> {
+    pub(super) seq: Seq,
+    pub(super) record: Record<'a>,
+    state: State,
+    outcome: Option<Outcome>,
+    held: Option<HeldReason>,
+    certainty: Certainty,
+    attempts: u32,
+    not_before: i64,
+    expires_at: i64,
+    followed_up: Option<UnixMillis>,
 }
 
-/// The whole entry. Damage that can be told from the bytes makes it not `intact`; nothing is refused.
-fn entry(row: &SqlRow<'_>, receipt: Receipt) -> Result<Entry, rusqlite::Error> {
-    let key: u128 = digest(row.get(18)?).0;
-    let headers = row.get_ref(23)?.as_blob()?;
-    let trailers = row.get_ref(25)?.as_blob()?;
-    let body = row.get_ref(24)?.as_blob()?;
-    let answer_headers = row.get_ref(28)?.as_blob()?;
-    let summed = Checksum::of_row(&Summed {
-        request_id: row.get_ref(1)?.as_str()?,
-        key,
-        key_text: row.get_ref(16)?.as_str()?,
-        route: row.get_ref(3)?.as_str()?,
-        upstream: row.get_ref(17)?.as_str()?,
-        expires_at: row.get(31)?,
-        method: row.get_ref(4)?.as_str()?,
-        target: row.get_ref(5)?.as_str()?,
-        headers,
-        trailers,
-        body,
-        answer_status: row.get(27)?,
-        answer_headers,
-        answer_body: row.get_ref(29)?.as_blob()?,
-    });
-    let (read_headers, read_trailers) = (read_fields(headers), read_fields(trailers));
-    let intact =
-        summed == row.get::<_, i64>(30)? && read_headers.is_some() && read_trailers.is_some();
-    Ok(Entry {
-        seq: Seq(row.get(0)?),
-        receipt,
-        request_id: row.get(1)?,
-        received_at: UnixMillis(row.get(2)?),
-        route: row.get::<_, String>(3)?.into(),
-        upstream: row.get::<_, String>(17)?.into(),
-        identity: Identity {
-            key: Digest(key),
-            key_text: row.get(16)?,
-            fingerprint: digest(row.get(19)?),
-            principal: row.get(20)?,
-        },
-        sequence: row.get::<_, Option<[u8; 16]>>(21)?.map(digest),
-        reason: word(row, 6, Reason::from_word)?,
-        certainty: word(row, 7, Certainty::from_word)?,
-        cause: row.get(22)?,
-        not_before: UnixMillis(row.get(15)?),
-        expires_at: UnixMillis(row.get(13)?),
-        request: StoredRequest {
-            method: row.get(4)?,
-            target: row.get(5)?,
-            headers: read_headers.unwrap_or_default(),
-            body: Bytes::copy_from_slice(body),
-            trailers: read_trailers.unwrap_or_default(),
-            client_ip: row.get(26)?,
-        },
-        answer: answer(row, 27)?,
-        labels: read_labels(row.get_ref(14)?.as_str()?).unwrap_or_default(),
-        amount: row.get(12)?,
-        state: word(row, 8, State::from_word)?,
-        outcome: optional_word(row, 9, Outcome::from_word)?,
-        held: optional_word(row, 10, HeldReason::from_word)?,
-        attempts: row.get(11)?,
-        followed_up: row.get::<_, Option<i64>>(32)?.map(UnixMillis),
-        intact,
-    })
+impl<'a> Stored<'a> {
+    pub(super) fn read(row: &'a SqlRow<'_>) -> Result<Self, rusqlite::Error> {
+        let (seq, record) = (Seq(row.get(0)?), record(row, 1)?);
+        if let ValueRef::Null = row.get_ref(3)? {
+            let held = record.held();
+            return Ok(Self {
+                seq,
+                state: if held.is_some() { State::Held } else { State::Stored },
+                outcome: None,
+                held,
+                certainty: record.certainty(),
+                attempts: 0,
+                not_before: record.not_before(),
+                expires_at: record.expires_at(),
+                followed_up: None,
+                record,
+            });
+        }
+        Ok(Self {
+            seq,
+            record,
+            state: word(row, 3, State::from_word)?,
+            outcome: optional_word(row, 4, Outcome::from_word)?,
+            held: optional_word(row, 5, HeldReason::from_word)?,
+            certainty: word(row, 6, Certainty::from_word)?,
+            attempts: row.get(7)?,
+            not_before: row.get(8)?,
+            expires_at: row.get(9)?,
+            followed_up: row.get::<_, Option<i64>>(10)?.map(UnixMillis),
+        })
+    }
+
+    pub(super) fn summary(&self, receipts: Receipts) -> EntrySummary {
+        let record = &self.record;
+        EntrySummary {
+            seq: self.seq,
+            receipt: receipts.of(self.seq),
+            request_id: record.request_id().to_owned(),
+            received_at: UnixMillis(record.received_at()),
+            route: record.route().into(),
+            method: record.method().to_owned(),
+            target: record.target().to_owned(),
+            reason: self.reason(),
+            certainty: self.certainty,
+            state: self.state,
+            outcome: self.outcome,
+            held: self.held,
+            attempts: self.attempts,
+            amount: record.amount(),
+            expires_at: UnixMillis(self.expires_at),
+            labels: read_labels(record.labels()).unwrap_or_default(),
+            followed_up: self.followed_up,
+        }
+    }
+
+    /// A word that is damaged is the entry's least trouble: its checksum says so too.
+    fn reason(&self) -> Reason {
+        self.record.reason().unwrap_or(Reason::ConnectFailed)
+    }
+
+    /// The whole entry. Damage that can be told from the bytes makes it not `intact`; nothing is refused.
+    fn entry(&self, receipt: Receipt) -> Entry {
+        let record = &self.record;
+        let (headers, trailers) = (read_fields(record.headers()), read_fields(record.trailers()));
+        let intact = record.is_intact() && headers.is_some() && trailers.is_some();
+        Entry {
+            seq: self.seq,
+            receipt,
+            request_id: record.request_id().to_owned(),
+            received_at: UnixMillis(record.received_at()),
+            route: record.route().into(),
+            upstream: record.upstream().into(),
+            identity: Identity {
+                key: record.key(),
+                key_text: record.key_text().to_owned(),
+                fingerprint: record.fingerprint(),
+                principal: record.principal().to_owned(),
+            },
+            sequence: record.sequence(),
+            reason: self.reason(),
+            certainty: self.certainty,
+            cause: record.cause().to_owned(),
+            not_before: UnixMillis(self.not_before),
+            expires_at: UnixMillis(self.expires_at),
+            request: StoredRequest {
+                method: record.method().to_owned(),
+                target: record.target().to_owned(),
+                headers: headers.unwrap_or_default(),
+                body: Bytes::copy_from_slice(record.body()),
+                trailers: trailers.unwrap_or_default(),
+                client_ip: record.client_ip().to_owned(),
+            },
+            answer: answer_of(record),
+            labels: read_labels(record.labels()).unwrap_or_default(),
+            amount: record.amount(),
+            state: self.state,
+            outcome: self.outcome,
+            held: self.held,
+            attempts: self.attempts,
+            followed_up: self.followed_up,
+            intact,
+        }
+    }
+}
+
+/// Request id and record in two columns from `at` on.
+pub(super) fn record<'a>(row: &'a SqlRow<'_>, at: usize) -> Result<Record<'a>, rusqlite::Error> {
+    // An id that is no text any more: the checksum covers it.
+    let id = row.get_ref(at)?.as_str().unwrap_or_default();
+    Ok(Record::of(id, row.get_ref(at + 1)?.as_blob()?))
 }
 
 /// The answer the client got, also of an entry whose log row is gone.
@@ -346,13 +372,26 @@ pub(super) fn kept_answer(
     connection: &Connection,
     seq: Seq,
 ) -> Result<KeptAnswer, rusqlite::Error> {
-    let columns = "answer_status, answer_headers, answer_body";
-    connection
-        .prepare_cached(&format!(
-            "SELECT {columns} FROM log WHERE seq = ?1 UNION ALL
-             SELECT {columns} FROM kept_answer WHERE seq = ?1 LIMIT 1"
-        ))?
-        .query_row([seq.0], |row| answer(row, 0))
+    let stored = connection
+        .prepare_cached("SELECT request_id, record FROM log WHERE seq = ?")?
+        .query_row([seq.0], |row| Ok(answer_of(&record(row, 0)?)))
+        .optional()?;
+    match stored {
+        Some(answer) => Ok(answer),
+        None => connection
+            .prepare_cached(
+                "SELECT answer_status, answer_headers, answer_body FROM kept_answer WHERE seq = ?",
+            )?
+            .query_row([seq.0], |row| answer(row, 0)),
+    }
+}
+
+fn answer_of(record: &Record<'_>) -> KeptAnswer {
+    KeptAnswer {
+        status: record.answer_status(),
+        headers: read_fields(record.answer_headers()).unwrap_or_default(),
+        body: Bytes::copy_from_slice(record.answer_body()),
+    }
 }
 
 /// Status, headers and body in three columns from `at` on.

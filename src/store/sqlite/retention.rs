@@ -6,7 +6,8 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::{
     Database,
-    lazy::{INDEXED_TO, Segment, Sums, TERM_COLUMNS, segment_of, terms_of},
+    lazy::{INDEXED_TO, Segment, Sums, segment_of, terms_of},
+    read::record,
     start::{number, set_number},
 };
 use crate::{store::StoreError, time::UnixMillis};
@@ -103,26 +104,29 @@ impl Old {
     ) -> Result<(), rusqlite::Error> {
         let seq = self.seq;
         let mut statement =
-            step.prepare_cached(&format!("SELECT {TERM_COLUMNS} FROM log WHERE seq = ?"))?;
+            step.prepare_cached("SELECT request_id, record FROM log WHERE seq = ?")?;
         let mut rows = statement.query([seq])?;
         if let Some(row) = rows.next()? {
+            let record = record(row, 0)?;
             if seq <= indexed_to {
                 let sql = "DELETE FROM term WHERE segment = ? AND text = ? AND seq = ?";
-                for term in terms_of(row)? {
+                for term in terms_of(&record) {
                     step.prepare_cached(sql)?.execute(params![segment_of(seq), term, seq])?;
                 }
             } else {
-                sums.add(seq, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?);
+                sums.add(seq, &record);
+            }
+            if self.closed_at > forgotten.0 {
+                step.prepare_cached("INSERT OR REPLACE INTO kept_answer VALUES (?, ?, ?, ?)")?
+                    .execute(params![
+                        seq,
+                        record.answer_status(),
+                        record.answer_headers(),
+                        record.answer_body()
+                    ])?;
             }
         }
         drop(rows);
-        if self.closed_at > forgotten.0 {
-            step.prepare_cached(
-                "INSERT OR REPLACE INTO kept_answer
-                 SELECT seq, answer_status, answer_headers, answer_body FROM log WHERE seq = ?",
-            )?
-            .execute([seq])?;
-        }
         for table in ["log", "history", "brief"] {
             step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?.execute([seq])?;
         }

@@ -9,13 +9,14 @@ use rusqlite::{
 use super::{
     Database,
     lazy::{INDEXED_TO, SEGMENT},
-    read::{digest, optional_word, word},
+    read::{digest, optional_word, record, word},
     retention::{DELETED_AT, LAST_SEQ, OLDEST_OPEN},
 };
 use crate::{
     store::{
-        Certainty, HeldReason, Outcome, Seq, State, StoreError, StoreOptions,
+        Certainty, Digest, HeldReason, Outcome, Seq, State, StoreError, StoreOptions,
         open_index::{Closed, OpenIndex, Row},
+        record::Record,
         shared::Shared,
         transition::{Event, after},
     },
@@ -233,41 +234,44 @@ impl OpenRows<'_> {
             return Ok(());
         }
         let indexed_to = number(self.connection, INDEXED_TO)?.unwrap_or(0);
-        for (table, from, until) in
-            [("brief", from, until.min(indexed_to + 1)), ("log", from.max(indexed_to + 1), until)]
-        {
-            if from >= until {
-                continue;
-            }
-            let sql = format!("SELECT {OPEN} FROM {table} WHERE seq >= ? AND seq < ? ORDER BY seq");
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([from, until])?;
-            while let Some(row) = rows.next()? {
-                self.insert(row, None)?;
-            }
+        let sql = format!("SELECT {BRIEF} FROM brief WHERE seq >= ? AND seq < ? ORDER BY seq");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([from, until.min(indexed_to + 1)])?;
+        while let Some(row) = rows.next()? {
+            let brief = self.brief(row)?;
+            self.insert(brief, None);
+        }
+        let sql = "SELECT seq, request_id, record FROM log WHERE seq >= ? AND seq < ? ORDER BY seq";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([from.max(indexed_to + 1), until])?;
+        while let Some(row) = rows.next()? {
+            let stored = self.stored(row.get(0)?, &record(row, 1)?);
+            self.insert(stored, None);
         }
         Ok(())
     }
 
     fn moved(&mut self, moved: &Moved) -> Result<(), StoreError> {
-        let sql = format!("SELECT {OPEN} FROM log WHERE seq = ?");
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let sql = "SELECT request_id, record FROM log WHERE seq = ?";
+        let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([moved.seq])?;
         match rows.next()? {
-            Some(row) => self.insert(row, Some(moved)),
-            None => {
-                // Never seen; a row of the log that is gone cannot be replayed, and must not stop the others.
-                tracing::error!(seq = moved.seq, "an open entry has no row in the log");
-                Ok(())
+            Some(row) => {
+                let stored = self.stored(moved.seq, &record(row, 0)?);
+                self.insert(stored, Some(moved));
             }
+            // Never seen; a row of the log that is gone cannot be replayed, and must not stop the others.
+            None => tracing::error!(seq = moved.seq, "an open entry has no row in the log"),
         }
+        Ok(())
     }
 
-    fn insert(&mut self, row: &SqlRow<'_>, moved: Option<&Moved>) -> Result<(), StoreError> {
-        let (route, upstream) = (self.names.name(row, 1)?, self.names.name(row, 2)?);
-        let held = optional_word(row, 11, HeldReason::from_word)?;
+    fn brief(&mut self, row: &SqlRow<'_>) -> Result<(Row, Option<Digest>), rusqlite::Error> {
+        let route = self.names.name(row.get_ref(1)?.as_str()?);
+        let upstream = self.names.name(row.get_ref(2)?.as_str()?);
         let sequence = row.get::<_, Option<[u8; 16]>>(5)?.map(digest);
-        let untouched = Row {
+        let held = optional_word(row, 11, HeldReason::from_word)?;
+        let brief = Row {
             seq: row.get(0)?,
             lane: self.index.lane(&route, &upstream),
             key: digest(row.get(3)?).into(),
@@ -284,6 +288,34 @@ impl OpenRows<'_> {
             interrupted: 0,
             fence: 0,
         };
+        Ok((brief, sequence))
+    }
+
+    fn stored(&mut self, seq: i64, record: &Record<'_>) -> (Row, Option<Digest>) {
+        let (route, upstream) =
+            (self.names.name(record.route()), self.names.name(record.upstream()));
+        let (sequence, held) = (record.sequence(), record.held());
+        let stored = Row {
+            seq,
+            lane: self.index.lane(&route, &upstream),
+            key: record.key().into(),
+            fingerprint: record.fingerprint().into(),
+            in_sequence: sequence.is_some(),
+            received_at: record.received_at(),
+            amount: record.amount(),
+            not_before: record.not_before(),
+            expires_at: record.expires_at(),
+            certainty: record.certainty(),
+            state: if held.is_some() { State::Held } else { State::Stored },
+            held,
+            attempts: 0,
+            interrupted: 0,
+            fence: 0,
+        };
+        (stored, sequence)
+    }
+
+    fn insert(&mut self, (untouched, sequence): (Row, Option<Digest>), moved: Option<&Moved>) {
         let row = match moved {
             None => untouched,
             Some(moved) => Row {
@@ -300,7 +332,6 @@ impl OpenRows<'_> {
         };
         // Customers are counted apart: closed entries count too.
         self.index.insert(row, sequence, None);
-        Ok(())
     }
 }
 
@@ -348,7 +379,7 @@ fn remember_closed(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let declined: i64 = row.get(1)?;
-        index.set_declined(&names.name(row, 0)?, declined.cast_unsigned());
+        index.set_declined(&names.name(row.get_ref(0)?.as_str()?), declined.cast_unsigned());
     }
     Ok(())
 }
@@ -359,19 +390,26 @@ fn count_customers(
     since: UnixMillis,
 ) -> Result<(), StoreError> {
     let mut names = Names::default();
-    for sql in [
-        "SELECT route, customer, received_at FROM log
-         WHERE customer IS NOT NULL AND received_at > ?",
+    let mut statement = connection.prepare("SELECT request_id, record FROM log")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let record = record(row, 0)?;
+        if let Some(customer) = record.customer()
+            && record.received_at() > since.0
+        {
+            let route = names.name(record.route());
+            index.count_customer(&route, customer, record.received_at());
+        }
+    }
+    let mut statement = connection.prepare(
         "SELECT route, customer, received_at FROM state
          WHERE closed_at IS NOT NULL AND closed_at > ?1 AND customer IS NOT NULL AND received_at > ?1
              AND NOT EXISTS (SELECT 1 FROM log WHERE log.seq = state.seq)",
-    ] {
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([since.0])?;
-        while let Some(row) = rows.next()? {
-            let route = names.name(row, 0)?;
-            index.count_customer(&route, digest(row.get(1)?), row.get(2)?);
-        }
+    )?;
+    let mut rows = statement.query([since.0])?;
+    while let Some(row) = rows.next()? {
+        let route = names.name(row.get_ref(0)?.as_str()?);
+        index.count_customer(&route, digest(row.get(1)?), row.get(2)?);
     }
     Ok(())
 }
@@ -381,14 +419,13 @@ fn count_customers(
 struct Names(HashMap<String, Arc<str>>);
 
 impl Names {
-    fn name(&mut self, row: &SqlRow<'_>, column: usize) -> Result<Arc<str>, rusqlite::Error> {
-        let name = row.get_ref(column)?.as_str()?;
+    fn name(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.0.get(name) {
-            return Ok(Arc::clone(known));
+            return Arc::clone(known);
         }
         let shared: Arc<str> = name.into();
         self.0.insert(name.to_owned(), Arc::clone(&shared));
-        Ok(shared)
+        shared
     }
 }
 
@@ -410,8 +447,8 @@ pub(super) fn set_number(
     Ok(())
 }
 
-/// Columns of an open entry, in `log` and in `brief`.
-const OPEN: &str =
+/// Columns of an open entry.
+const BRIEF: &str =
     "seq, route, upstream, key, fingerprint, sequence, received_at, amount, not_before,
     expires_at, certainty, held";
 /// Milliseconds: the longest window over which entries per customer were ever counted.

@@ -6,7 +6,8 @@ use rusqlite::{
 };
 
 use super::{
-    Database, read,
+    Database,
+    read::{self, record},
     start::{CUSTOMER_WINDOW, set_number},
 };
 #[cfg(test)]
@@ -101,6 +102,7 @@ struct Statements<'a> {
     entry: CachedStatement<'a>,
     moved: CachedStatement<'a>,
     closed: CachedStatement<'a>,
+    stored: CachedStatement<'a>,
     line: CachedStatement<'a>,
 }
 
@@ -109,11 +111,7 @@ impl<'a> Statements<'a> {
         Ok(Self {
             connection,
             entry: connection.prepare_cached(
-                "INSERT INTO log (seq, received_at, route, upstream, key, fingerprint, sequence, customer,
-                     amount, not_before, expires_at, reason, certainty, held, request_id, key_text,
-                     principal, cause, labels, client_ip, method, target, headers, trailers,
-                     answer_status, answer_headers, answer_body, checksum, body)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO log (seq, request_id, record) VALUES (?, ?, ?)",
             )?,
             moved: connection.prepare_cached(
                 "INSERT INTO state (seq, state, held, certainty, attempts, interrupted, not_before,
@@ -125,10 +123,9 @@ impl<'a> Statements<'a> {
             closed: connection.prepare_cached(
                 "INSERT OR REPLACE INTO state (seq, state, outcome, certainty, attempts, interrupted,
                      not_before, expires_at, fence, closed_at, key, fingerprint, route, customer, received_at)
-                 SELECT seq, 'closed', ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, key, fingerprint, route, customer,
-                     received_at
-                 FROM log WHERE seq = ?1",
+                 VALUES (?, 'closed', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?,
+            stored: connection.prepare_cached("SELECT request_id, record FROM log WHERE seq = ?")?,
             line: connection.prepare_cached(
                 "INSERT INTO history (seq, line, at, state, outcome, held, who, why, attempt,
                      answer_status, answer_headers, answer_body)
@@ -157,39 +154,8 @@ impl<'a> Statements<'a> {
         }
     }
 
-    fn entry(&mut self, seq: i64, prepared: &Prepared) -> Result<(), rusqlite::Error> {
-        let entry = &prepared.entry;
-        self.entry.execute(params![
-            seq,
-            entry.received_at.0,
-            &*entry.route,
-            &*entry.upstream,
-            &entry.identity.key.0.to_be_bytes()[..],
-            &entry.identity.fingerprint.0.to_be_bytes()[..],
-            entry.sequence.map(|sequence| sequence.0.to_be_bytes()),
-            entry.customer.map(|customer| customer.0.to_be_bytes()),
-            entry.amount,
-            entry.not_before.0,
-            entry.expires_at.0,
-            entry.reason.word(),
-            entry.certainty.word(),
-            entry.held.map(|held| held.word()),
-            entry.request_id,
-            entry.identity.key_text,
-            entry.identity.principal,
-            entry.cause,
-            prepared.labels,
-            entry.request.client_ip,
-            entry.request.method,
-            entry.request.target,
-            prepared.headers,
-            prepared.trailers,
-            entry.answer.status,
-            prepared.answer_headers,
-            &entry.answer.body[..],
-            prepared.checksum,
-            &entry.request.body[..],
-        ])?;
+    fn entry(&mut self, seq: i64, entry: &Prepared) -> Result<(), rusqlite::Error> {
+        self.entry.execute(params![seq, entry.request_id, entry.record])?;
         Ok(())
     }
 
@@ -209,7 +175,12 @@ impl<'a> Statements<'a> {
     }
 
     fn closed(&mut self, row: &Row, outcome: Outcome, at: UnixMillis) -> Result<(), WriteError> {
-        let written = self.closed.execute(params![
+        let mut found = self.stored.query([row.seq])?;
+        let Some(stored) = found.next()? else {
+            return Err(WriteError::Broken(format!("entry {} has no row in the log", row.seq)));
+        };
+        let record = record(stored, 0)?;
+        self.closed.execute(params![
             row.seq,
             outcome.word(),
             row.certainty.word(),
@@ -218,11 +189,13 @@ impl<'a> Statements<'a> {
             row.expires_at,
             row.fence.cast_signed(),
             at.0,
+            record.key().0.to_be_bytes(),
+            record.fingerprint().0.to_be_bytes(),
+            record.route(),
+            record.customer().map(|customer| customer.0.to_be_bytes()),
+            record.received_at(),
         ])?;
-        match written {
-            1 => Ok(()),
-            _ => Err(WriteError::Broken(format!("entry {} has no row in the log", row.seq))),
-        }
+        Ok(())
     }
 
     fn line(&mut self, seq: i64, line: &Line, now: UnixMillis) -> Result<(), WriteError> {

@@ -1,0 +1,584 @@
+//! An entry as one record: all that was known when it was stored, in one run of bytes with a checksum over them.
+//!
+//! Made on the caller's thread, so that the writer hands SQLite two values and not thirty. Read leniently: damage makes
+//! an entry not intact, and what of it can still be read is shown; nothing is refused.
+
+use memchr::memchr3;
+
+use super::{Certainty, Digest, Draft, Fields, HeldReason, Reason, StoreError};
+
+/// A record's bytes, and where they came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    /// Stands beside the record: a person with a SQL shell finds an entry by it.
+    request_id: &'a str,
+    bytes: &'a [u8],
+    head: &'a [u8; HEAD],
+    parts: [&'a [u8]; PARTS],
+    body: &'a [u8],
+    /// Every part was where its length says.
+    whole: bool,
+}
+
+/// The parts between head and body, in their order.
+#[derive(Clone, Copy)]
+enum Part {
+    Route,
+    Upstream,
+    Sequence,
+    Customer,
+    KeyText,
+    Principal,
+    Cause,
+    Labels,
+    ClientIp,
+    Method,
+    Target,
+    Headers,
+    Trailers,
+    AnswerHeaders,
+    AnswerBody,
+}
+
+const PARTS: usize = Part::AnswerBody as usize + 1;
+
+/// What stands at fixed places: format, reason, certainty, held, flags, status, checksum, times, amount, digests.
+const HEAD: usize = 80;
+const FORMAT: u8 = 1;
+/// The key is the request id.
+const KEY_IS_ID: u8 = 1;
+
+const CHECKSUM: std::ops::Range<usize> = 8..16;
+const RECEIVED_AT: usize = 16;
+const NOT_BEFORE: usize = 24;
+const EXPIRES_AT: usize = 32;
+const AMOUNT: usize = 40;
+const KEY: usize = 48;
+const FINGERPRINT: usize = 64;
+
+impl Draft<'_> {
+    /// The record of this entry.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let labels = match self.labels {
+            [] => String::new(),
+            labels => serde_json::to_string(labels)
+                .map_err(|error| StoreError::Failed(format!("labels: {error}")))?,
+        };
+        let size =
+            ROOM + labels.len() + self.headers.size() + self.answer_body.len() + self.body.len();
+        if size > LARGEST {
+            return Err(StoreError::Failed(format!("an entry of {size} bytes is too large")));
+        }
+        let mut record = Vec::with_capacity(size);
+        let key_is_id = self.key_text == self.request_id;
+        record.extend_from_slice(&[
+            FORMAT,
+            code(Reason::ALL, self.reason),
+            code(Certainty::ALL, self.certainty),
+            self.held.map_or(0, |held| code(HeldReason::ALL, held)),
+            if key_is_id { KEY_IS_ID } else { 0 },
+            0,
+        ]);
+        record.extend_from_slice(&self.answer_status.to_le_bytes());
+        record.extend_from_slice(&[0; 8]);
+        for number in [self.received_at.0, self.not_before.0, self.expires_at.0, self.amount] {
+            record.extend_from_slice(&number.to_le_bytes());
+        }
+        record.extend_from_slice(&self.key.0.to_be_bytes());
+        record.extend_from_slice(&self.fingerprint.0.to_be_bytes());
+        let digest = |digest: Option<Digest>| digest.map(|digest| digest.0.to_be_bytes());
+        part(&mut record, self.route.as_bytes());
+        part(&mut record, self.upstream.as_bytes());
+        part(&mut record, digest(self.sequence).as_ref().map_or(&[], |bytes| &bytes[..]));
+        part(&mut record, digest(self.customer).as_ref().map_or(&[], |bytes| &bytes[..]));
+        part(&mut record, if key_is_id { b"" } else { self.key_text.as_bytes() });
+        for text in [self.principal, self.cause, &labels, self.client_ip, self.method, self.target]
+        {
+            part(&mut record, text.as_bytes());
+        }
+        for fields in [self.headers, self.trailers, self.answer_headers] {
+            fields.write(&mut record)?;
+        }
+        part(&mut record, self.answer_body);
+        record.extend_from_slice(self.body);
+        let sum = checksum(self.request_id, &record);
+        record[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+        Ok(record)
+    }
+}
+
+impl Fields<'_> {
+    /// About the bytes of the lines.
+    fn size(&self) -> usize {
+        match self {
+            Self::Pairs(pairs) => {
+                pairs.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
+            }
+            Self::Parsed(headers, _) => headers.len() * TYPICAL_FIELD,
+        }
+    }
+
+    /// Their lines, with the length before them.
+    fn write(&self, record: &mut Vec<u8>) -> Result<(), StoreError> {
+        // The length is known last: lines of up to 16 KiB take two bytes for it.
+        let at = record.len();
+        record.extend_from_slice(&[0, 0]);
+        write_fields(self, record)?;
+        let length = record.len() - at - 2;
+        if length < 1 << 14 {
+            record[at] = 0x80 | (length & 0x7f) as u8;
+            record[at + 1] = (length >> 7) as u8;
+        } else {
+            let lines = record.split_off(at + 2);
+            record.truncate(at);
+            part(record, &lines);
+        }
+        Ok(())
+    }
+}
+
+/// `name: value` lines, in order, as HTTP writes them. One with a line break in it is refused rather than written
+/// ambiguously.
+pub(super) fn write_fields(fields: &Fields<'_>, lines: &mut Vec<u8>) -> Result<(), StoreError> {
+    match fields {
+        Fields::Pairs(pairs) => {
+            for (name, value) in *pairs {
+                if memchr3(b'\r', b'\n', b':', name.as_bytes()).is_some()
+                    || memchr3(b'\r', b'\n', 0, value).is_some()
+                {
+                    return Err(StoreError::Failed("a header field holds a line break".into()));
+                }
+                line(lines, name, value);
+            }
+        }
+        // What http's types hold has none.
+        Fields::Parsed(headers, left_out) => {
+            for (name, value) in *headers {
+                if !left_out(name) {
+                    line(lines, name.as_str(), value.as_bytes());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(record: &mut Vec<u8>, name: &str, value: &[u8]) {
+    record.extend_from_slice(name.as_bytes());
+    record.extend_from_slice(b": ");
+    record.extend_from_slice(value);
+    record.extend_from_slice(b"\r\n");
+}
+
+/// A length in groups of seven bits, the lowest first, and the bytes.
+fn part(record: &mut Vec<u8>, bytes: &[u8]) {
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        record.push(0x80 | (length & 0x7f) as u8);
+        length >>= 7;
+    }
+    record.push(length as u8);
+    record.extend_from_slice(bytes);
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn of(request_id: &'a str, bytes: &'a [u8]) -> Self {
+        let (head, mut rest) = bytes.split_first_chunk().unwrap_or((&[0; HEAD], &[]));
+        let mut whole = bytes.len() >= HEAD && head[0] == FORMAT;
+        let mut parts = [&[][..]; PARTS];
+        for part in &mut parts {
+            let (found, behind) = split_part(rest);
+            (*part, rest) = found.unwrap_or_else(|| {
+                whole = false;
+                (behind, &[])
+            });
+        }
+        Self { request_id, bytes, head, parts, body: rest, whole }
+    }
+
+    /// Nothing of it has changed since it was stored.
+    pub(super) fn is_intact(&self) -> bool {
+        self.whole
+            && self.word::<8>(CHECKSUM.start) == checksum(self.request_id, self.bytes).to_le_bytes()
+    }
+
+    pub(super) fn request_id(&self) -> &'a str {
+        self.request_id
+    }
+
+    pub(super) fn reason(&self) -> Option<Reason> {
+        decode(Reason::ALL, self.head[1])
+    }
+
+    pub(super) fn certainty(&self) -> Certainty {
+        // Of two, the one that promises less.
+        decode(Certainty::ALL, self.head[2]).unwrap_or(Certainty::SentUnknown)
+    }
+
+    pub(super) fn held(&self) -> Option<HeldReason> {
+        match self.head[3] {
+            0 => None,
+            code => Some(decode(HeldReason::ALL, code).unwrap_or(HeldReason::Damaged)),
+        }
+    }
+
+    pub(super) fn answer_status(&self) -> u16 {
+        u16::from_le_bytes(self.word(6))
+    }
+
+    pub(super) fn received_at(&self) -> i64 {
+        i64::from_le_bytes(self.word(RECEIVED_AT))
+    }
+
+    pub(super) fn not_before(&self) -> i64 {
+        i64::from_le_bytes(self.word(NOT_BEFORE))
+    }
+
+    pub(super) fn expires_at(&self) -> i64 {
+        i64::from_le_bytes(self.word(EXPIRES_AT))
+    }
+
+    pub(super) fn amount(&self) -> i64 {
+        i64::from_le_bytes(self.word(AMOUNT))
+    }
+
+    pub(super) fn key(&self) -> Digest {
+        Digest(u128::from_be_bytes(self.word(KEY)))
+    }
+
+    pub(super) fn fingerprint(&self) -> Digest {
+        Digest(u128::from_be_bytes(self.word(FINGERPRINT)))
+    }
+
+    pub(super) fn sequence(&self) -> Option<Digest> {
+        self.digest(Part::Sequence)
+    }
+
+    pub(super) fn customer(&self) -> Option<Digest> {
+        self.digest(Part::Customer)
+    }
+
+    pub(super) fn route(&self) -> &'a str {
+        self.text(Part::Route)
+    }
+
+    pub(super) fn upstream(&self) -> &'a str {
+        self.text(Part::Upstream)
+    }
+
+    pub(super) fn key_text(&self) -> &'a str {
+        if self.head[4] & KEY_IS_ID != 0 { self.request_id } else { self.text(Part::KeyText) }
+    }
+
+    pub(super) fn principal(&self) -> &'a str {
+        self.text(Part::Principal)
+    }
+
+    pub(super) fn cause(&self) -> &'a str {
+        self.text(Part::Cause)
+    }
+
+    /// JSON, or empty.
+    pub(super) fn labels(&self) -> &'a str {
+        self.text(Part::Labels)
+    }
+
+    pub(super) fn client_ip(&self) -> &'a str {
+        self.text(Part::ClientIp)
+    }
+
+    pub(super) fn method(&self) -> &'a str {
+        self.text(Part::Method)
+    }
+
+    pub(super) fn target(&self) -> &'a str {
+        self.text(Part::Target)
+    }
+
+    pub(super) fn headers(&self) -> &'a [u8] {
+        self.bytes_of(Part::Headers)
+    }
+
+    pub(super) fn trailers(&self) -> &'a [u8] {
+        self.bytes_of(Part::Trailers)
+    }
+
+    pub(super) fn answer_headers(&self) -> &'a [u8] {
+        self.bytes_of(Part::AnswerHeaders)
+    }
+
+    pub(super) fn answer_body(&self) -> &'a [u8] {
+        self.bytes_of(Part::AnswerBody)
+    }
+
+    pub(super) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    fn word<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.head[at..].first_chunk().copied().unwrap_or([0; N])
+    }
+
+    fn digest(&self, part: Part) -> Option<Digest> {
+        let bytes = self.bytes_of(part).first_chunk()?;
+        Some(Digest(u128::from_be_bytes(*bytes)))
+    }
+
+    fn bytes_of(&self, part: Part) -> &'a [u8] {
+        self.parts[part as usize]
+    }
+
+    /// What is no text any more is shown up to there.
+    fn text(&self, part: Part) -> &'a str {
+        let bytes = self.bytes_of(part);
+        std::str::from_utf8(bytes).unwrap_or_else(|damage| {
+            std::str::from_utf8(&bytes[..damage.valid_up_to()]).unwrap_or_default()
+        })
+    }
+}
+
+/// Makes it a record that is not intact: it was made of an entry that was not.
+pub(super) fn spoil(record: &mut [u8]) {
+    record[CHECKSUM].iter_mut().for_each(|byte| *byte = !*byte);
+}
+
+/// The first part of `rest` and what is behind it; if its length leads beyond the end, the bytes without that length.
+fn split_part(rest: &[u8]) -> (Option<(&[u8], &[u8])>, &[u8]) {
+    let (mut length, mut shift) = (0_usize, 0);
+    for (at, byte) in rest.iter().enumerate().take(5) {
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            let behind = &rest[at + 1..];
+            return (behind.split_at_checked(length), behind);
+        }
+    }
+    (None, rest)
+}
+
+/// 0 stands for none.
+fn code<T: PartialEq>(all: &[T], of: T) -> u8 {
+    all.iter().position(|one| *one == of).map_or(0, |place| place as u8 + 1)
+}
+
+fn decode<T: Copy>(all: &[T], code: u8) -> Option<T> {
+    all.get(usize::from(code).checked_sub(1)?).copied()
+}
+
+/// 64 bits over the request id and all of the record but the sum itself, in words of 8 bytes, four at a time. Each step
+/// is a bijection of the sum for a given word and of the word for a given sum: damage within one word is always found,
+/// any other is missed once in 2^64. It finds damage, not forgery.
+fn checksum(request_id: &str, record: &[u8]) -> u64 {
+    let mut sum = mix(START, record.len() as u64);
+    sum = lanes(sum, request_id.as_bytes());
+    sum = lanes(sum, record.get(..CHECKSUM.start).unwrap_or(record));
+    sum = lanes(sum, record.get(CHECKSUM.end..).unwrap_or_default());
+    sum ^ (sum >> 32)
+}
+
+fn lanes(before: u64, bytes: &[u8]) -> u64 {
+    let mut sums = [before, 1, 2, 3];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum = mix(*sum, u64::from_le_bytes(*word));
+        }
+    }
+    let mut sum = sums.into_iter().fold(bytes.len() as u64, mix);
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        sum = mix(sum, u64::from_le_bytes(*word));
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(sum, u64::from_le_bytes(last))
+}
+
+fn mix(sum: u64, word: u64) -> u64 {
+    (sum ^ word).wrapping_mul(ODD).rotate_left(29)
+}
+
+const START: u64 = 0x6a09_e667_f3bc_c908;
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// For the head, lengths and short texts.
+const ROOM: usize = 512;
+/// Bytes of a header field, as a guess.
+const TYPICAL_FIELD: usize = 56;
+/// Far above any `max_body`, far below what a row may hold.
+const LARGEST: usize = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::{
+        super::{Caps, codec::read_fields},
+        *,
+    };
+    use crate::time::UnixMillis;
+
+    struct Sample {
+        headers: Vec<(String, Bytes)>,
+        route: Arc<str>,
+        caps: Arc<Caps>,
+        labels: Vec<(String, String)>,
+    }
+
+    impl Sample {
+        fn new() -> Self {
+            Self {
+                headers: vec![("host".into(), Bytes::from_static(b"a"))],
+                route: "checkout".into(),
+                caps: Arc::default(),
+                labels: vec![("cart".into(), "c\"1".into())],
+            }
+        }
+
+        fn draft<'a>(&'a self, key_text: &'a str, body: &'a [u8]) -> Draft<'a> {
+            Draft {
+                request_id: "id-1",
+                received_at: UnixMillis(1),
+                route: &self.route,
+                upstream: &self.route,
+                key: Digest(u128::MAX - 1),
+                key_text,
+                fingerprint: Digest(2),
+                principal: "ann",
+                sequence: Some(Digest(3)),
+                reason: Reason::TimedOut,
+                certainty: Certainty::SentUnknown,
+                cause: "no answer",
+                not_before: UnixMillis(-4),
+                expires_at: UnixMillis(5),
+                method: "POST",
+                target: "/a?b",
+                headers: Fields::Pairs(&self.headers),
+                body,
+                trailers: Fields::Pairs(&[]),
+                client_ip: "::1",
+                answer_status: 201,
+                answer_headers: Fields::Pairs(&self.headers),
+                answer_body: b"{}",
+                labels: &self.labels,
+                amount: i64::MIN,
+                customer: None,
+                caps: &self.caps,
+                held: Some(HeldReason::Unanswered),
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let mut sample = Sample::new();
+        for headers in [1, 20, 2000] {
+            sample.headers = vec![("x-name".into(), Bytes::from_static(b"value")); headers];
+            for key in ["id-1", "another", ""] {
+                let bytes = sample.draft(key, b"body").encode().unwrap();
+                let record = Record::of("id-1", &bytes);
+                assert!(record.whole && record.is_intact());
+                let numbers = (
+                    record.received_at(),
+                    record.not_before(),
+                    record.expires_at(),
+                    record.amount(),
+                );
+                assert_eq!(numbers, (1, -4, 5, i64::MIN));
+                assert_eq!(
+                    (record.key(), record.fingerprint()),
+                    (Digest(u128::MAX - 1), Digest(2))
+                );
+                assert_eq!((record.sequence(), record.customer()), (Some(Digest(3)), None));
+                assert_eq!((record.route(), record.upstream()), ("checkout", "checkout"));
+                assert_eq!((record.request_id(), record.key_text()), ("id-1", key));
+                assert_eq!((record.principal(), record.cause()), ("ann", "no answer"));
+                assert_eq!(record.reason(), Some(Reason::TimedOut));
+                assert_eq!(record.certainty(), Certainty::SentUnknown);
+                assert_eq!(record.held(), Some(HeldReason::Unanswered));
+                assert_eq!(record.labels(), r#"[["cart","c\"1"]]"#);
+                let said = (record.method(), record.target(), record.client_ip());
+                assert_eq!(said, ("POST", "/a?b", "::1"));
+                assert_eq!(read_fields(record.headers()).unwrap(), sample.headers);
+                assert_eq!(read_fields(record.answer_headers()).unwrap(), sample.headers);
+                assert_eq!(record.trailers(), b"");
+                assert_eq!((record.answer_status(), record.answer_body()), (201, &b"{}"[..]));
+                assert_eq!(record.body(), b"body");
+            }
+        }
+    }
+
+    #[test]
+    fn parsed_fields_are_written_as_given_ones() {
+        let mut parsed = http::HeaderMap::new();
+        parsed.append("x-a", "1".parse().unwrap());
+        parsed.append("gone", "x".parse().unwrap());
+        parsed.append("x-b", "2".parse().unwrap());
+        parsed.append("x-a", "3".parse().unwrap());
+        let gone = |name: &http::HeaderName| name == "gone";
+        let mut lines = Vec::new();
+        write_fields(&Fields::Parsed(&parsed, &gone), &mut lines).unwrap();
+        let lines = String::from_utf8(lines).unwrap();
+        assert!(!lines.contains("gone") && lines.contains("x-b: 2\r\n"), "{lines}");
+        assert!(lines.find("x-a: 1\r\n") < lines.find("x-a: 3\r\n"), "{lines}");
+    }
+
+    /// They stand in files: a new word goes to the end.
+    #[test]
+    fn codes_never_change() {
+        let all = |words: &[&str]| words.join(" ");
+        let reasons: Vec<_> = Reason::ALL.iter().map(|word| word.word()).collect();
+        assert_eq!(
+            all(&reasons),
+            "connect_failed timed_out reset bad_status breaker_open forced deferred standby sequence_held"
+        );
+        let certainties: Vec<_> = Certainty::ALL.iter().map(|word| word.word()).collect();
+        assert_eq!(all(&certainties), "not_sent sent_unknown");
+        let held: Vec<_> = HeldReason::ALL.iter().map(|word| word.word()).collect();
+        assert_eq!(
+            all(&held),
+            "attempts expired credentials unclear unanswered route_gone damaged by_person"
+        );
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_missing_byte_is_found() {
+        let sample = Sample::new();
+        let body = [7; 100];
+        let right = sample.draft("key", &body).encode().unwrap();
+        for bit in 0..right.len() * 8 {
+            let mut wrong = right.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!Record::of("id-1", &wrong).is_intact(), "bit {bit}");
+        }
+        for length in 0..right.len() {
+            assert!(!Record::of("id-1", &right[..length]).is_intact(), "{length} bytes");
+        }
+        assert!(!Record::of("id-2", &right).is_intact());
+        assert!(Record::of("id-1", &right).is_intact());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            damage in proptest::collection::vec((0_usize..500, any::<u8>()), 0..4),
+        ) {
+            let sample = Sample::new();
+            let mut damaged = sample.draft("key", b"body").encode().unwrap();
+            for (at, byte) in damage {
+                if let Some(place) = damaged.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            for bytes in [bytes, damaged] {
+                let record = Record::of("id", &bytes);
+                let _ = (record.is_intact(), record.key_text(), record.labels(), record.held());
+                let _ = (record.sequence(), record.reason(), record.answer_status(), record.body());
+            }
+        }
+    }
+}
