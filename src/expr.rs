@@ -14,6 +14,7 @@ mod native;
 mod operate;
 mod scope;
 mod value;
+mod wanted;
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use self::jwt::bearer_claims;
+pub use self::wanted::Wanted;
 use self::{
     fallback::CelProgram,
     guard::Roots,
@@ -108,6 +110,15 @@ impl Expr {
     /// Whether it looks at the body of the request.
     pub fn reads_body(&self) -> bool {
         self.compiled.roots.body
+    }
+
+    /// Adds what it looks at of the body of the request.
+    pub fn wants(&self, wanted: &mut Wanted) {
+        match &self.compiled.program {
+            Program::Native(node) => node.wants(wanted),
+            Program::Cel(_) if self.compiled.roots.body => *wanted = Wanted::All,
+            Program::Cel(_) => {}
+        }
     }
 
     /// Whether it looks at the app's answer, which only the rules of `[route.NAME.replay]` have.

@@ -9,7 +9,7 @@ mod json;
 
 use self::engine::Engine;
 pub use self::json::JsonTemplate;
-use crate::expr::{Expr, Facts};
+use crate::expr::{Expr, Facts, Wanted};
 
 /// A text with holes. The facts are those of [`crate::expr`], but `now` is RFC 3339.
 #[derive(Debug)]
@@ -78,6 +78,17 @@ impl Template {
         matches!(&self.parts, Parts::Plain(parts) if parts.iter().all(|part| matches!(part, Part::Fixed(_))))
     }
 
+    /// Adds what it looks at of a body.
+    pub fn wants(&self, wanted: &mut Wanted) {
+        match &self.parts {
+            Parts::Plain(parts) => parts.iter().for_each(|part| match part {
+                Part::Fixed(_) => {}
+                Part::Hole(hole) => hole.wants(wanted),
+            }),
+            Parts::Engine(engine) => engine.wants(wanted),
+        }
+    }
+
     pub fn render(&self, facts: &Facts<'_>) -> Result<String, TemplateFault> {
         let parts = match &self.parts {
             Parts::Plain(parts) => parts,
@@ -107,6 +118,12 @@ impl Hole {
         let root = path.split(['.', '[']).next().unwrap_or_default();
         let known = ["request", "body", "jwt", "reason"].contains(&root);
         (known && is_path(&path[root.len()..])).then(|| Expr::compile(path).ok())?.map(Self::Path)
+    }
+
+    fn wants(&self, wanted: &mut Wanted) {
+        if let Self::Path(path) = self {
+            path.wants(wanted);
+        }
     }
 
     fn value(&self, facts: &Facts<'_>) -> Result<serde_json::Value, TemplateFault> {

@@ -283,10 +283,10 @@ impl Connections {
         result
     }
 
-    /// The same, with a handle that can wait on for a late answer.
+    /// The same, with a handle that can wait on for a late answer. The request is made once the breaker admits it.
     pub fn attempt(
         &self,
-        request: Request<RequestBody>,
+        request: impl FnOnce() -> Request<RequestBody>,
         progress: Rc<Progress>,
         timeout: Duration,
     ) -> Result<Attempt, UpstreamError> {

@@ -211,11 +211,13 @@ impl Case {
             Ok(places) => self.places = places,
             Err(error) => return self.nobody_answered(who, error, None).await,
         }
-        let mut head = self.head.clone();
-        if let Some(wants) = self.wants_trailers {
-            wants.ask(&mut head.headers);
-        }
-        let request = Request::from_parts(head, RequestBody::Copied(self.copy.reader()));
+        let request = || {
+            let mut head = self.head.clone();
+            if let Some(wants) = self.wants_trailers {
+                wants.ask(&mut head.headers);
+            }
+            Request::from_parts(head, RequestBody::Copied(self.copy.reader()))
+        };
         let attempt =
             self.connections().attempt(request, Rc::clone(&self.progress), self.route.timeout);
         let mut attempt = match attempt {

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
     config::AnswerConfig,
-    expr::Facts,
+    expr::{Facts, Wanted},
     store::KeptAnswer,
     template::{Escape, JsonTemplate, Template, TemplateFault},
 };
@@ -95,6 +95,16 @@ impl AnswerTemplate {
             headers.insert(0, header_template("content-type", default_type)?);
         }
         Ok(Self { status, headers, body })
+    }
+
+    /// Adds what it looks at of a body.
+    pub fn wants(&self, wanted: &mut Wanted) {
+        self.headers.iter().for_each(|(_, template)| template.wants(wanted));
+        match &self.body {
+            Body::Empty => {}
+            Body::Json(template) => template.wants(wanted),
+            Body::Text(template) => template.wants(wanted),
+        }
     }
 
     /// The answer to one request.

@@ -7,19 +7,18 @@ mod form;
 mod json;
 
 use http::{HeaderMap, header};
-use serde_json::Value;
 
 use self::form::read_form;
 pub use self::{
     form::{Pairs, form_pairs, has_duplicates},
-    json::read_json,
+    json::{Json, read_json},
 };
 
 /// A body that was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ReadBody {
+pub struct ReadBody<'a> {
     /// JSON as it is; a form as an object of strings; `Null` when empty or opaque.
-    pub value: Value,
+    pub json: Json<'a>,
     pub kind: BodyKind,
 }
 
@@ -67,7 +66,7 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_FIELDS: usize = 1000;
 
 /// [`read_strictly`] with what the request's headers say. Repeated fields are refused, for which one counts?
-pub fn read_request(headers: &HeaderMap, bytes: &[u8]) -> Result<ReadBody, NotReadable> {
+pub fn read_request<'a>(headers: &HeaderMap, bytes: &'a [u8]) -> Result<ReadBody<'a>, NotReadable> {
     let coding = one_field(headers, &header::CONTENT_ENCODING, NotReadable::ContentCoding)?;
     let content_type = one_field(headers, &header::CONTENT_TYPE, NotReadable::ContentType)?;
     read_strictly(content_type, coding, bytes)
@@ -75,13 +74,13 @@ pub fn read_request(headers: &HeaderMap, bytes: &[u8]) -> Result<ReadBody, NotRe
 
 /// Reads `bytes` by their content type: `application/json`, `…+json` and `application/x-www-form-urlencoded`. Bodies
 /// of other types are opaque; a content coding other than `identity` makes any body unreadable.
-pub fn read_strictly(
+pub fn read_strictly<'a>(
     content_type: Option<&str>,
     content_encoding: Option<&str>,
-    bytes: &[u8],
-) -> Result<ReadBody, NotReadable> {
+    bytes: &'a [u8],
+) -> Result<ReadBody<'a>, NotReadable> {
     if bytes.is_empty() {
-        return Ok(ReadBody { value: Value::Null, kind: BodyKind::Empty });
+        return Ok(ReadBody { json: Json::Null, kind: BodyKind::Empty });
     }
     if content_encoding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
         return Err(NotReadable::ContentCoding);
@@ -89,15 +88,15 @@ pub fn read_strictly(
     let content_type = content_type.unwrap_or_default();
     let kind = kind_of(content_type);
     if kind == BodyKind::Opaque {
-        return Ok(ReadBody { value: Value::Null, kind });
+        return Ok(ReadBody { json: Json::Null, kind });
     }
     check_charset(content_type)?;
     let text = std::str::from_utf8(bytes).map_err(|_| NotReadable::NotUtf8)?;
-    let value = match kind {
+    let json = match kind {
         BodyKind::Json => read_json(text)?,
-        _ => Value::Object(read_form(text)?),
+        _ => read_form(text)?,
     };
-    Ok(ReadBody { value, kind })
+    Ok(ReadBody { json, kind })
 }
 
 fn one_field<'a>(
@@ -114,12 +113,17 @@ fn one_field<'a>(
 }
 
 fn kind_of(content_type: &str) -> BodyKind {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match &*essence {
-        "application/json" | "text/json" => BodyKind::Json,
-        "application/x-www-form-urlencoded" => BodyKind::Form,
-        other if other.ends_with("+json") => BodyKind::Json,
-        _ => BodyKind::Opaque,
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let is = |name: &str| essence.eq_ignore_ascii_case(name);
+    let ending = essence.len().checked_sub("+json".len()).and_then(|at| essence.get(at..));
+    if is("application/json") || is("text/json") {
+        BodyKind::Json
+    } else if is("application/x-www-form-urlencoded") {
+        BodyKind::Form
+    } else if ending.is_some_and(|ending| ending.eq_ignore_ascii_case("+json")) {
+        BodyKind::Json
+    } else {
+        BodyKind::Opaque
     }
 }
 
@@ -139,17 +143,20 @@ fn check_charset(content_type: &str) -> Result<(), NotReadable> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::expr::Wanted;
 
     fn json(text: &str) -> Result<Value, NotReadable> {
-        read_strictly(Some("application/json"), None, text.as_bytes()).map(|read| read.value)
+        read_strictly(Some("application/json"), None, text.as_bytes())
+            .map(|read| read.json.to_value(&Wanted::All))
     }
 
     fn form(text: &str) -> Result<Value, NotReadable> {
         let content_type = Some("application/x-www-form-urlencoded");
-        read_strictly(content_type, None, text.as_bytes()).map(|read| read.value)
+        read_strictly(content_type, None, text.as_bytes())
+            .map(|read| read.json.to_value(&Wanted::All))
     }
 
     #[test]
@@ -273,7 +280,7 @@ mod tests {
         ] {
             let read = read_strictly(content_type, None, b"{}").unwrap();
             assert_eq!(read.kind, kind, "{content_type:?}");
-            assert_eq!(read.value.is_null(), kind == BodyKind::Opaque);
+            assert_eq!(read.json == Json::Null, kind == BodyKind::Opaque);
         }
         let latin = read_strictly(Some("application/json; charset=iso-8859-1"), None, b"{}");
         assert_eq!(latin, Err(NotReadable::Charset));

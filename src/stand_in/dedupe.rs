@@ -3,25 +3,26 @@
 //! what was promised is in the store.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::oneshot;
 
 use crate::store::Digest;
 
-/// Keys of requests that are under way now, in all workers.
+/// Keys of requests that are under way now, in all workers, each with those who wait for it: nearly always nobody.
 #[derive(Clone, Debug, Default)]
-pub struct UnderWay(Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>);
+pub struct UnderWay(Arc<Mutex<HashMap<Digest, VecDeque<oneshot::Sender<Place>>>>>);
 
-/// The right to be the one request of its key. Given back when dropped.
+/// The right to be the one request of its key. Handed on when dropped.
 #[derive(Debug)]
 pub struct Place {
     all: UnderWay,
     key: Digest,
-    guard: Option<OwnedMutexGuard<()>>,
+    /// False once it is somebody else's.
+    mine: bool,
 }
 
 /// Keys that the app may have applied, without an entry that says so. The oldest are forgotten above a bound.
@@ -49,20 +50,44 @@ const MOST_DOUBTS: usize = 100_000;
 impl UnderWay {
     /// Waits until no other request of this key is under way, at most `limit`; `None` after that.
     pub async fn enter(&self, key: Digest, limit: Duration) -> Option<Place> {
-        let turn = Arc::clone(lock(&self.0).entry(key).or_default());
-        let mut place = Place { all: self.clone(), key, guard: None };
-        place.guard = Some(tokio::time::timeout(limit, turn.lock_owned()).await.ok()?);
-        Some(place)
+        let turn = match lock(&self.0).entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                None
+            }
+            Entry::Occupied(taken) => {
+                let (hand_over, turn) = oneshot::channel();
+                taken.into_mut().push_back(hand_over);
+                Some(turn)
+            }
+        };
+        match turn {
+            None => Some(Place { all: self.clone(), key, mine: true }),
+            Some(turn) => tokio::time::timeout(limit, turn).await.ok()?.ok(),
+        }
+    }
+
+    /// The longest waiting one of `key`; if nobody waits, the key is free.
+    fn next(&self, key: Digest) -> Option<oneshot::Sender<Place>> {
+        let mut all = lock(&self.0);
+        let next = all.get_mut(&key).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            all.remove(&key);
+        }
+        next
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.guard = None;
-        let mut all = lock(&self.all.0);
-        // Clones are made under this lock only: one left means nobody waits.
-        if all.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            all.remove(&self.key);
+        while std::mem::take(&mut self.mine)
+            && let Some(next) = self.all.next(self.key)
+        {
+            let place = Self { all: self.all.clone(), key: self.key, mine: true };
+            // Who has left meanwhile gives it back; the next one gets it then.
+            if let Err(mut back) = next.send(place) {
+                self.mine = std::mem::take(&mut back.mine);
+            }
         }
     }
 }
@@ -113,6 +138,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Waker},
+    };
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -133,6 +163,29 @@ mod tests {
         let first = under_way.enter(Digest(1), LONG).await;
         assert!(under_way.enter(Digest(1), Duration::from_secs(1)).await.is_none());
         drop(first);
+        assert!(lock(&under_way.0).is_empty());
+    }
+
+    fn is_pending(future: Pin<&mut impl Future>) -> bool {
+        future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_place_goes_to_the_longest_waiting_one_that_is_still_there() {
+        let under_way = UnderWay::default();
+        let first = under_way.enter(Digest(1), LONG).await.unwrap();
+        let mut waiting: Vec<_> =
+            (0..4).map(|_| Box::pin(under_way.enter(Digest(1), LONG))).collect();
+        assert!(waiting.iter_mut().all(|waits| is_pending(waits.as_mut())));
+        drop(waiting.remove(0));
+        drop(first);
+        // One that leaves with the place in its hand has not kept it.
+        drop(waiting.remove(0));
+        assert!(is_pending(waiting[1].as_mut()));
+        let third = waiting.remove(0).await.unwrap();
+        assert!(is_pending(waiting[0].as_mut()));
+        drop(third);
+        drop(waiting.remove(0).await.unwrap());
         assert!(lock(&under_way.0).is_empty());
     }
 

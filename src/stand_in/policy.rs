@@ -16,7 +16,7 @@ use super::{
 use crate::{
     canonical::canonical_path,
     config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
-    expr::{ExprFault, Facts, ResponseFacts},
+    expr::{ExprFault, Facts, ResponseFacts, Wanted},
     replay::{self, Live},
     router::Route,
     store::{Caps, Digest, Identity, KeptAnswer, Reason},
@@ -36,6 +36,8 @@ pub struct Policy {
     answer: AnswerTemplate,
     redacted: Vec<HeaderName>,
     identity_needs_body: bool,
+    /// What rule, caps, answer and labels look at of a body.
+    wanted: Wanted,
 }
 
 /// Who asks and what makes another request the same. The fingerprint is made where it is needed.
@@ -62,12 +64,23 @@ impl Policy {
         };
         let config = route.config.clone();
         let identity_needs_body = identity::needs_body(&config);
+        let answer = answer_of(&stand_in)?;
+        let mut wanted = Wanted::default();
+        answer.wants(&mut wanted);
+        let customer = at_most.per_customer.as_ref().and_then(|cap| cap.by.as_ref());
+        let rules = [Some(&stand_in.accept_if), at_most.sum_of.as_ref(), customer];
+        rules
+            .into_iter()
+            .flatten()
+            .chain(config.labels.values())
+            .for_each(|by| by.wants(&mut wanted));
         Ok(Some(Arc::new(Self {
+            wanted,
             route: Arc::clone(&route.name),
             upstream: Arc::clone(&route.upstream),
             on: config.stands_in_on(),
             caps: Arc::new(caps),
-            answer: answer_of(&stand_in)?,
+            answer,
             redacted: config.replay.redact.iter().filter_map(|name| name.parse().ok()).collect(),
             identity_needs_body,
             config,
@@ -176,7 +189,7 @@ impl Policy {
         let read = body.filter(|_| self.identity_needs_body);
         let read =
             read.and_then(|bytes| super::body::read_request(&asked.head.headers, bytes).ok());
-        let value = read.map_or(Value::Null, |read| read.value);
+        let value = read.map_or(Value::Null, |read| read.json.to_value(&Wanted::All));
         let path = canonical_path(asked.head.uri.path());
         let facts = facts(asked, &path.path, &value, "", "");
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
@@ -196,15 +209,14 @@ impl Policy {
     pub(super) fn assess(
         &self,
         asked: &Asked<'_>,
-        read: Result<&ReadBody, NotReadable>,
+        read: Result<&ReadBody<'_>, NotReadable>,
         raw: &WholeBody,
         who: &Identified,
         cause: &Cause,
     ) -> Result<(Assessed, KeptAnswer, Vec<(String, String)>), HighRisk> {
-        let nothing = Value::Null;
-        let value = read.map_or(&nothing, |read| &read.value);
+        let value = read.map_or(Value::Null, |read| read.json.to_value(&self.wanted));
         let path: Cow<'_, str> = canonical_path(asked.head.uri.path()).path;
-        let facts = facts(asked, &path, value, &who.identity.principal, cause.reason.word());
+        let facts = facts(asked, &path, &value, &who.identity.principal, cause.reason.word());
         let case = risk::Case {
             route: &self.route,
             config: &self.config,

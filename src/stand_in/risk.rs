@@ -1,6 +1,6 @@
 //! Low risk or high: the route's rule and standin's own limits over given facts. Pure: no IO, no clock.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     body::{NotReadable, ReadBody},
@@ -26,7 +26,7 @@ pub struct Case<'a> {
     pub target: &'a str,
     /// Whether the path can be read in one way only ([`crate::canonical`]).
     pub exact_path: bool,
-    pub body: Result<&'a ReadBody, NotReadable>,
+    pub body: Result<&'a ReadBody<'a>, NotReadable>,
     pub raw_body: &'a [u8],
     pub trailers: Option<&'a HeaderMap>,
     /// What makes another request the same: the client's word, or the route's.
@@ -139,31 +139,29 @@ pub fn may_stand_in(method: &str, headers: &HeaderMap, exact_path: bool) -> Resu
     if !exact_path {
         return Err(HighRisk::NotCanonical);
     }
-    let has = |name: header::HeaderName| headers.contains_key(name);
-    if has(header::UPGRADE) || lists(headers, header::CONNECTION, "upgrade") {
+    headers.iter().try_for_each(|(name, value)| may_have(name, value))
+}
+
+/// One field: most are none of these.
+fn may_have(name: &HeaderName, value: &HeaderValue) -> Result<(), HighRisk> {
+    let is = |other: HeaderName| *name == other;
+    if is(header::UPGRADE) || (is(header::CONNECTION) && lists(value, "upgrade")) {
         return Err(HighRisk::Upgrade);
     }
-    if has(header::RANGE) || has(header::IF_RANGE) || has(header::CONTENT_RANGE) {
+    if is(header::RANGE) || is(header::IF_RANGE) || is(header::CONTENT_RANGE) {
         return Err(HighRisk::Range);
     }
-    if has(header::IF_MATCH) || has(header::IF_NONE_MATCH) || has(header::IF_UNMODIFIED_SINCE) {
+    if is(header::IF_MATCH) || is(header::IF_NONE_MATCH) || is(header::IF_UNMODIFIED_SINCE) {
         return Err(HighRisk::Conditional);
     }
-    if headers
-        .get_all(header::EXPECT)
-        .iter()
-        .any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
-    {
+    let text = value.as_bytes().trim_ascii();
+    if is(header::EXPECT) && !text.eq_ignore_ascii_case(b"100-continue") {
         return Err(HighRisk::Expectation);
     }
-    let starts = |name: header::HeaderName, what: &str| {
-        headers.get_all(name).iter().any(|value| {
-            let start = value.as_bytes().trim_ascii().get(..what.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(what.as_bytes()))
-        })
-    };
-    if starts(header::CONTENT_TYPE, "application/grpc")
-        || lists(headers, header::ACCEPT, "text/event-stream")
+    let grpc = b"application/grpc";
+    if (is(header::CONTENT_TYPE)
+        && text.get(..grpc.len()).is_some_and(|start| start.eq_ignore_ascii_case(grpc)))
+        || (is(header::ACCEPT) && lists(value, "text/event-stream"))
     {
         return Err(HighRisk::Stream);
     }
@@ -218,13 +216,11 @@ fn customer(case: &Case<'_>) -> Result<Option<Digest>, HighRisk> {
     }))
 }
 
-/// Whether the list in field `name` has `member`, parameters aside.
-fn lists(headers: &HeaderMap, name: header::HeaderName, member: &str) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|element| {
-            let element = element.split(|byte| *byte == b';').next().unwrap_or_default();
-            element.trim_ascii().eq_ignore_ascii_case(member.as_bytes())
-        })
+/// Whether the list in the field has `member`, parameters aside.
+fn lists(value: &HeaderValue, member: &str) -> bool {
+    value.as_bytes().split(|byte| *byte == b',').any(|element| {
+        let element = element.split(|byte| *byte == b';').next().unwrap_or_default();
+        element.trim_ascii().eq_ignore_ascii_case(member.as_bytes())
     })
 }
 
@@ -236,6 +232,7 @@ mod tests {
         super::{body::read_request, identity::tests},
         *,
     };
+    use crate::expr::Wanted;
 
     const ROUTE: &str = r#"
         app_dedupes = { by = "x-request-id", for = "7d" }
@@ -290,7 +287,7 @@ mod tests {
 
         fn risk(&self) -> Risk {
             let read = read_request(&self.headers, self.body.as_bytes());
-            let value = read.as_ref().map_or(Value::Null, |read| read.value.clone());
+            let value = read.as_ref().map_or(Value::Null, |read| read.json.to_value(&Wanted::All));
             assess(&Case {
                 route: "checkout",
                 config: &self.config,

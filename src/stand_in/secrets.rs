@@ -13,9 +13,9 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::Number;
 
-use super::body::{BodyKind, ReadBody};
+use super::body::{BodyKind, Json, ReadBody};
 
 mod fields;
 mod numbers;
@@ -25,57 +25,55 @@ use numbers::has_card_number;
 
 /// Where the request carries card data, if it does. `target` is the raw path and query, `raw` the body as it came.
 pub fn carries_card_data(
-    body: &ReadBody,
+    body: &ReadBody<'_>,
     raw: &[u8],
     headers: &HeaderMap,
     target: &str,
 ) -> Option<&'static str> {
     in_target(target).or_else(|| in_headers(headers)).or_else(|| match body.kind {
         BodyKind::Empty => None,
-        BodyKind::Json | BodyKind::Form => in_value(&body.value),
+        BodyKind::Json | BodyKind::Form => in_json(&body.json),
         BodyKind::Opaque => in_bytes(raw),
     })
 }
 
-fn in_value(value: &Value) -> Option<&'static str> {
+fn in_json(value: &Json<'_>) -> Option<&'static str> {
     match value {
-        Value::String(text) => {
-            has_card_number(text.as_bytes()).then_some("a card number in the body")
-        }
-        Value::Number(number) => {
-            let digits = match (number.as_u64(), number.as_f64()) {
-                (Some(whole), _) => whole,
-                (None, Some(double)) if double.fract() == 0.0 && (1e12..1e19).contains(&double) => {
-                    double as u64
-                }
-                _ => return None,
-            };
-            let looks =
-                digits >= 1_000_000_000_000 && has_card_number(digits.to_string().as_bytes());
-            looks.then_some("a card number in the body")
-        }
-        Value::Array(list) => list.iter().find_map(in_value),
-        Value::Object(object) => object.iter().find_map(|(name, value)| {
+        Json::Text(text) => has_card_number(text.as_bytes()).then_some("a card number in the body"),
+        Json::Number(number) => is_card_number(number).then_some("a card number in the body"),
+        Json::List(list) => list.iter().find_map(in_json),
+        Json::Object(fields) => fields.iter().find_map(|(name, value)| {
             if is_secret(name, value) {
                 return Some("a card verification field in the body");
             }
             if has_card_number(name.as_bytes()) {
                 return Some("a card number in the body");
             }
-            in_value(value)
+            in_json(value)
         }),
-        Value::Null | Value::Bool(_) => None,
+        Json::Null | Json::Bool(_) => None,
     }
 }
 
-fn is_secret(name: &str, value: &Value) -> bool {
+fn is_card_number(number: &Number) -> bool {
+    let digits = match (number.as_u64(), number.as_f64()) {
+        (Some(whole), _) => whole,
+        (None, Some(double)) if double.fract() == 0.0 && (1e12..1e19).contains(&double) => {
+            double as u64
+        }
+        _ => return false,
+    };
+    digits >= 1_000_000_000_000 && has_card_number(digits.to_string().as_bytes())
+}
+
+fn is_secret(name: &str, value: &Json<'_>) -> bool {
     let Some(named) = name_of(name) else { return false };
     match value {
-        Value::Null | Value::Bool(_) => false,
-        Value::String(text) => named.fits(text.trim()),
-        Value::Number(number) => named.fits(&number.to_string()),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(object) => !object.is_empty(),
+        Json::Null | Json::Bool(_) => false,
+        Json::Text(text) => named.fits(text.trim()),
+        Json::Number(number) => named.fits(&number.to_string()),
+        Json::List(list) => !list.is_empty(),
+        Json::Object(fields) => !fields.is_empty(),
     }
 }
 
@@ -175,6 +173,10 @@ fn name_of(name: &str) -> Option<Named> {
     if name.len() > 64 {
         return None;
     }
+    // Most names are one small word.
+    if name.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return named(name, name);
+    }
     let mut plain = [0_u8; 64];
     let mut length = 0;
     let mut last_word = 0; // where the last word begins: after punctuation, or at a capital behind a small letter
@@ -192,8 +194,14 @@ fn name_of(name: &str) -> Option<Named> {
         length += 1;
     }
     let whole = std::str::from_utf8(&plain[..length]).ok()?;
-    let last = &whole[last_word..];
-    if SURELY.contains(&whole) || matches!(last, "cvv" | "cvv2" | "cvc" | "cvc2" | "cav2") {
+    named(whole, &whole[last_word..])
+}
+
+/// By the whole name without punctuation, in small letters, and the last of its words.
+fn named(whole: &str, last: &str) -> Option<Named> {
+    if SURELY.binary_search(&whole).is_ok()
+        || matches!(last, "cvv" | "cvv2" | "cvc" | "cvc2" | "cav2")
+    {
         return Some(Named::Surely);
     }
     if matches!(whole, "pin" | "cardpin" | "debitpin" | "atmpin" | "pinnumber") {
@@ -231,12 +239,13 @@ const SURELY: [&str; 24] = [
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::{super::body::read_strictly, *};
 
     fn json_body(value: Value) -> Option<&'static str> {
-        in_value(&value)
+        let text = value.to_string();
+        in_json(&read_strictly(Some("application/json"), None, text.as_bytes()).unwrap().json)
     }
 
     #[test]
@@ -253,7 +262,7 @@ mod tests {
         ] {
             assert_eq!(json_body(value.clone()), Some("a card number in the body"), "{value}");
         }
-        let opaque = ReadBody { value: Value::Null, kind: BodyKind::Opaque };
+        let opaque = ReadBody { json: Json::Null, kind: BodyKind::Opaque };
         let headers = HeaderMap::new();
         let body = b"--x\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\n4111111111111111\r\n--x--";
         assert!(carries_card_data(&opaque, body, &headers, "/").is_some());
@@ -313,6 +322,11 @@ mod tests {
         ] {
             assert!(in_bytes(opaque).is_some(), "{}", String::from_utf8_lossy(opaque));
         }
+    }
+
+    #[test]
+    fn sure_names_are_in_order() {
+        assert!(SURELY.is_sorted());
     }
 
     #[test]

@@ -52,18 +52,20 @@ impl fmt::Display for Receipt {
             None => (self.0, SHORT_BITS / 5),
             Some(beyond) => (beyond & (LONG - 1), LONG_BITS / 5),
         };
-        let mut digits: Vec<u8> =
-            (0..data).rev().map(|place| ((value >> (5 * place)) & 31) as u8).collect();
-        digits.push(check(&digits));
+        let mut digits = [0; (LONG_BITS / 5) as usize + 1];
+        let digits = &mut digits[..data as usize + 1];
+        let (check_digit, number) = digits.split_last_mut().ok_or(fmt::Error)?;
+        for (place, digit) in (0..data).rev().zip(&mut *number) {
+            *digit = ((value >> (5 * place)) & 31) as u8;
+        }
+        *check_digit = check(number);
         let half = digits.len() / 2;
-        let text: String = digits
-            .iter()
-            .enumerate()
-            .flat_map(|(i, &digit)| {
-                (i == half).then_some('-').into_iter().chain([ALPHABET[digit as usize] as char])
-            })
-            .collect();
-        f.pad(&text)
+        let mut text = [b'-'; (LONG_BITS / 5) as usize + 2];
+        let text = &mut text[..digits.len() + 1];
+        for (place, digit) in digits.iter().enumerate() {
+            text[place + usize::from(place >= half)] = ALPHABET[*digit as usize];
+        }
+        f.pad(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
     }
 }
 

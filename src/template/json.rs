@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Engine, Hole, MAX_OUTPUT, MAX_SOURCE, Template, TemplateFault, too_long};
-use crate::expr::Facts;
+use crate::expr::{Facts, Wanted};
 
 /// A compiled JSON template. A string that is one expression and nothing else (`"{{ body.cents }}"`) becomes that
 /// expression's value with its own type; any other string stays text. Names are not templates.
@@ -37,6 +37,18 @@ impl JsonTemplate {
             return Err(TemplateFault(format!("longer than {MAX_SOURCE} bytes")));
         }
         Ok(template)
+    }
+
+    /// Adds what it looks at of a body.
+    pub fn wants(&self, wanted: &mut Wanted) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Fixed(_) => {}
+                Piece::Value(hole) => hole.wants(wanted),
+                Piece::Computed(engine) => engine.wants(wanted),
+                Piece::Text(text) => text.wants(wanted),
+            }
+        }
     }
 
     /// The JSON text.

@@ -34,11 +34,12 @@ pub struct Attempt {
 impl Attempt {
     pub(super) fn start(
         connections: Connections,
-        request: Request<RequestBody>,
+        request: impl FnOnce() -> Request<RequestBody>,
         progress: Rc<Progress>,
         timeout: Duration,
     ) -> Result<Self, UpstreamError> {
         let verdict = Verdict::admitted(connections.upstream())?;
+        let request = request();
         let (of_body, home) = (Rc::clone(&progress), connections.clone());
         let exchange =
             Box::pin(async move { connections.send(request, &of_body, Resend::Idempotent).await });

@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
-use super::{MAX_FIELDS, NotReadable};
+use super::{Json, MAX_FIELDS, NotReadable};
 
 /// Names and values, decoded.
 pub type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
@@ -36,14 +34,12 @@ pub fn has_duplicates(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
 }
 
 /// A form as an object of strings.
-pub(super) fn read_form(text: &str) -> Result<Map<String, Value>, NotReadable> {
-    let mut form = Map::new();
-    for (name, value) in form_pairs(text)? {
-        if form.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
-            return Err(NotReadable::DuplicateName);
-        }
+pub(super) fn read_form(text: &str) -> Result<Json<'_>, NotReadable> {
+    let pairs = form_pairs(text)?;
+    if has_duplicates(&pairs) {
+        return Err(NotReadable::DuplicateName);
     }
-    Ok(form)
+    Ok(Json::Object(pairs.into_iter().map(|(name, value)| (name, Json::Text(value))).collect()))
 }
 
 /// `+` is a space, `%XX` a byte; what should have been encoded, and `;` (a separator to some), is refused.

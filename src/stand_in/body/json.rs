@@ -1,18 +1,54 @@
 //! Strict JSON: serde_json, with what it lets through refused.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::{Number, Value};
 
 use super::{MAX_DEPTH, NotReadable};
+use crate::expr::Wanted;
+
+/// JSON as it stands in the body: texts are borrowed, nothing is hashed. Most of a body is only looked through.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json<'a> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Cow<'a, str>),
+    List(Vec<Json<'a>>),
+    /// In the order of the body.
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+}
+
+impl Json<'_> {
+    /// The value, as far as it is wanted.
+    pub fn to_value(&self, wanted: &Wanted) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Number(number) => Value::Number(number.clone()),
+            Self::Text(text) => Value::String(text.clone().into_owned()),
+            Self::List(list) => {
+                Value::Array(list.iter().map(|element| element.to_value(&Wanted::All)).collect())
+            }
+            Self::Object(fields) => {
+                let wanted =
+                    fields.iter().filter_map(|(name, value)| Some((name, value, wanted.of(name)?)));
+                let value = |(name, value, wanted): (&Cow<'_, str>, &Self, _)| {
+                    (name.clone().into_owned(), value.to_value(wanted))
+                };
+                Value::Object(wanted.map(value).collect())
+            }
+        }
+    }
+}
 
 /// JSON without duplicate names, exponents, integers beyond `i64`, decimals of more than 17 digits, or more than
 /// [`MAX_DEPTH`] levels.
-pub fn read_json(text: &str) -> Result<Value, NotReadable> {
+pub fn read_json(text: &str) -> Result<Json<'_>, NotReadable> {
     if text.starts_with('\u{feff}') {
         return Err(NotReadable::ByteOrderMark);
     }
@@ -72,7 +108,7 @@ fn check_number(written: &[u8]) -> Result<(), NotReadable> {
     if sane { Ok(()) } else { Err(NotReadable::Number) }
 }
 
-/// Builds a [`Value`], refusing duplicate names and too many levels.
+/// Builds a [`Json`], refusing duplicate names and too many levels.
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -102,62 +138,107 @@ impl Strict {
 }
 
 impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
+    type Value = Json<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
         from.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        // JSON has no others.
+        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
         let inner = self.deeper()?;
         let mut list = Vec::new();
         while let Some(element) = from.next_element_seed(inner)? {
             list.push(element);
         }
-        Ok(Value::Array(list))
+        Ok(Json::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
         let inner = self.deeper()?;
-        let mut object = Map::new();
-        while let Some(name) = from.next_key::<String>()? {
-            let value = from.next_value_seed(inner)?;
-            if object.insert(name, value).is_some() {
-                return Err(de::Error::custom(DUPLICATE));
-            }
+        let mut fields = Vec::with_capacity(8);
+        while let Some(name) = from.next_key_seed(Name)? {
+            fields.push((name, from.next_value_seed(inner)?));
         }
-        Ok(Value::Object(object))
+        if has_a_name_twice(&fields) {
+            return Err(de::Error::custom(DUPLICATE));
+        }
+        Ok(Json::Object(fields))
+    }
+}
+
+fn has_a_name_twice(fields: &[(Cow<'_, str>, Json<'_>)]) -> bool {
+    if fields.len() <= FEW {
+        let mut names = fields.iter().map(|(name, _)| name).enumerate();
+        return names.any(|(place, name)| fields[..place].iter().any(|(other, _)| other == name));
+    }
+    let mut names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    names.windows(2).any(|two| two[0] == two[1])
+}
+
+/// Names that are compared with one another without sorting them.
+const FEW: usize = 12;
+
+/// A name of an object, borrowed where nothing in it is escaped.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Cow<'de, str>, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(name.to_owned()))
     }
 }
