@@ -7,9 +7,10 @@ mod accounts;
 mod due;
 mod keys;
 mod rows;
+mod seqs;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -23,9 +24,10 @@ use accounts::{Customers, RouteAccount};
 use due::Lane;
 use keys::{Keys, Place};
 use rows::Rows;
+use seqs::Seqs;
 
-/// An open entry. There may be millions: about 100 bytes, and as much again in what finds it.
-#[derive(Clone, Debug)]
+/// An open entry. There may be millions: see `rows` for how they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) seq: i64,
     pub(super) key: Packed,
@@ -62,7 +64,7 @@ pub(super) struct Closed {
 /// What is known of a key.
 #[derive(Debug)]
 pub(super) enum Known<'a> {
-    Open(&'a Row),
+    Open(Row),
     Closed(&'a Closed),
 }
 
@@ -92,8 +94,8 @@ pub(super) struct OpenIndex {
     routes: Vec<RouteAccount>,
     routes_by_name: HashMap<Arc<str>, usize>,
     customers: Customers,
-    held: BTreeSet<i64>,
-    in_flight: BTreeSet<i64>,
+    held: Seqs,
+    in_flight: Seqs,
     dedupe_window: i64,
     customer_window: i64,
     last_closing: i64,
@@ -118,8 +120,8 @@ impl OpenIndex {
             routes: Vec::new(),
             routes_by_name: HashMap::new(),
             customers: Customers::default(),
-            held: BTreeSet::new(),
-            in_flight: BTreeSet::new(),
+            held: Seqs::default(),
+            in_flight: Seqs::default(),
             dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
             customer_window: 0,
             last_closing: 0,
@@ -136,7 +138,7 @@ impl OpenIndex {
         self.rows.is_empty() && self.closed.is_empty()
     }
 
-    pub(super) fn row(&self, seq: Seq) -> Option<&Row> {
+    pub(super) fn row(&self, seq: Seq) -> Option<Row> {
         self.rows.get(seq.0)
     }
 
@@ -153,7 +155,7 @@ impl OpenIndex {
 
     fn key_at(&self, place: Place) -> Option<Packed> {
         match place {
-            Place::Open(seq) => self.rows.get(seq).map(|row| row.key),
+            Place::Open(seq) => self.rows.key(seq),
             Place::Closed(number) => self.closed_at(number).map(|closed| closed.key),
         }
     }
@@ -222,16 +224,12 @@ impl OpenIndex {
     pub(super) fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
         let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.state == state);
         match state {
-            State::Held => {
-                self.held.range(..before).rev().take(at_most).copied().map(Seq).collect()
-            }
+            State::Held => self.held.down_from(before).take(at_most).map(Seq).collect(),
             State::Leased | State::Sending => self
                 .in_flight
-                .range(..before)
-                .rev()
+                .down_from(before)
                 .filter(|seq| is(seq))
                 .take(at_most)
-                .copied()
                 .map(Seq)
                 .collect(),
             State::Stored => self
@@ -329,7 +327,7 @@ impl OpenIndex {
     /// Changes an open entry.
     pub(super) fn change(&mut self, seq: i64, change: impl FnOnce(&mut Row)) -> Option<Undo> {
         let before = self.unlink(seq)?;
-        let mut row = before.clone();
+        let mut row = before;
         change(&mut row);
         self.link(row);
         Some(Undo::Changed(Box::new(before)))
@@ -437,7 +435,7 @@ impl OpenIndex {
     pub(super) fn lease(&mut self, seq: Seq) -> Option<u64> {
         let row = self.rows.get(seq.0)?;
         let leased = after(row.state, Event::Lease)?;
-        if row.seq > self.visible || !self.is_head(row) {
+        if row.seq > self.visible || !self.is_head(&row) {
             return None;
         }
         let fence = self.new_fence();
@@ -500,7 +498,7 @@ impl OpenIndex {
         let at = queue.partition_point(|&other| other < seq);
         queue.insert(at, seq);
         let second = if at == 0 { queue.get(1).copied() } else { None };
-        if let Some(second) = second.and_then(|seq| self.rows.get(seq)).cloned() {
+        if let Some(second) = second.and_then(|seq| self.rows.get(seq)) {
             self.unschedule(&second);
         }
     }
@@ -516,7 +514,7 @@ impl OpenIndex {
         if queue.is_empty() {
             self.sequences.remove(&sequence);
         }
-        if let Some(next) = next.and_then(|seq| self.rows.get(seq)).cloned() {
+        if let Some(next) = next.and_then(|seq| self.rows.get(seq)) {
             self.schedule(&next);
         }
     }
@@ -524,12 +522,8 @@ impl OpenIndex {
     /// Puts an entry where its state is looked for.
     fn schedule(&mut self, row: &Row) {
         match row.state {
-            State::Held => {
-                self.held.insert(row.seq);
-            }
-            State::Leased | State::Sending => {
-                self.in_flight.insert(row.seq);
-            }
+            State::Held => self.held.insert(row.seq),
+            State::Leased | State::Sending => self.in_flight.insert(row.seq),
             State::Stored if self.is_head(row) => {
                 self.lanes[row.lane.0 as usize].schedule(row.seq, row.not_before);
             }
@@ -539,12 +533,8 @@ impl OpenIndex {
 
     fn unschedule(&mut self, row: &Row) {
         match row.state {
-            State::Held => {
-                self.held.remove(&row.seq);
-            }
-            State::Leased | State::Sending => {
-                self.in_flight.remove(&row.seq);
-            }
+            State::Held => self.held.remove(row.seq),
+            State::Leased | State::Sending => self.in_flight.remove(row.seq),
             State::Stored => self.lanes[row.lane.0 as usize].unschedule(row.seq, row.not_before),
             State::Closed => {}
         }

@@ -380,7 +380,7 @@ impl Plan {
             other => {
                 let state = other.map_or(State::Closed, |row| row.state);
                 let line = match other {
-                    Some(row) => Line::of(row, "replay", verdict.lapsed()),
+                    Some(row) => Line::of(&row, "replay", verdict.lapsed()),
                     None => Line::new(State::Closed, "replay", verdict.lapsed()),
                 };
                 let line = line.attempt(attempt).with(verdict.answer());

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{OpenIndex, Row};
+use super::{OpenIndex, Row, seqs::Seqs};
 use crate::{
     store::{Cap, Caps, Digest, RouteTotals, State},
     time::UnixMillis,
@@ -21,30 +21,27 @@ pub(super) struct RouteAccount {
     /// Wide enough for any number of amounts.
     sum: i128,
     pub(super) declined: u64,
-    /// Numbers and times of entries in the order they came; those at the front that are closed are dropped when asked.
-    arrivals: VecDeque<i64>,
+    /// Those that are open.
+    entries: Seqs,
 }
 
 impl RouteAccount {
     pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, open: 0, held: 0, sum: 0, declined: 0, arrivals: VecDeque::new() }
+        Self { name, open: 0, held: 0, sum: 0, declined: 0, entries: Seqs::default() }
     }
 
     pub(super) fn add(&mut self, row: &Row) {
         self.open += 1;
         self.held += u64::from(row.state == State::Held);
         self.sum += counted(row.amount);
-        if self.arrivals.back().is_none_or(|&last| last < row.seq) {
-            self.arrivals.push_back(row.seq);
-        } else if self.arrivals.front().is_some_and(|&first| first > row.seq) {
-            self.arrivals.push_front(row.seq);
-        }
+        self.entries.insert(row.seq);
     }
 
     pub(super) fn remove(&mut self, row: &Row) {
         self.open -= 1;
         self.held -= u64::from(row.state == State::Held);
         self.sum -= counted(row.amount);
+        self.entries.remove(row.seq);
     }
 
     pub(super) fn cap_reached(&self, amount: i64, caps: &Caps) -> Option<Cap> {
@@ -148,15 +145,12 @@ impl OpenIndex {
         }
     }
 
-    pub(in crate::store) fn totals(&mut self) -> BTreeMap<Arc<str>, RouteTotals> {
+    pub(in crate::store) fn totals(&self) -> BTreeMap<Arc<str>, RouteTotals> {
         let rows = &self.rows;
         self.routes
-            .iter_mut()
+            .iter()
             .map(|route| {
-                while route.arrivals.front().is_some_and(|seq| !rows.contains(*seq)) {
-                    route.arrivals.pop_front();
-                }
-                let oldest = route.arrivals.front().and_then(|seq| rows.get(*seq));
+                let oldest = route.entries.first().and_then(|seq| rows.get(seq));
                 let totals = RouteTotals {
                     open: route.open,
                     held: route.held,

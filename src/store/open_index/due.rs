@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{OpenIndex, Row};
+use super::{OpenIndex, Row, seqs::Seqs};
 use crate::{
     store::{Scope, Seq, State},
     time::UnixMillis,
@@ -17,7 +17,7 @@ pub(super) struct Lane {
     /// Open and not held.
     pub(super) unheld: u64,
     /// Due at some time already asked for.
-    ripe: BTreeSet<i64>,
+    ripe: Seqs,
     waiting: BTreeSet<(i64, i64)>,
     ripe_until: i64,
 }
@@ -28,7 +28,7 @@ impl Lane {
             route,
             upstream,
             unheld: 0,
-            ripe: BTreeSet::new(),
+            ripe: Seqs::default(),
             waiting: BTreeSet::new(),
             ripe_until,
         }
@@ -46,14 +46,14 @@ impl Lane {
         if not_before > self.ripe_until {
             self.waiting.remove(&(not_before, seq));
         } else {
-            self.ripe.remove(&seq);
+            self.ripe.remove(seq);
         }
     }
 
     /// Moves on to `now`. Callers may be a little apart, so it only moves back when the clock was set back.
     fn ripen(&mut self, now: i64, not_before: impl Fn(i64) -> i64) {
         if now.saturating_add(CLOCK_SET_BACK) < self.ripe_until {
-            for seq in std::mem::take(&mut self.ripe) {
+            for seq in self.ripe.take() {
                 self.waiting.insert((not_before(seq), seq));
             }
             self.ripe_until = now;
@@ -78,7 +78,7 @@ impl OpenIndex {
     ) -> Vec<Seq> {
         if let Some(seq) = scope.seq {
             let due = self.rows.get(seq.0).is_some_and(|row| {
-                self.is_waiting(row) && self.fits(row, scope) && row.not_before <= now.0
+                self.is_waiting(&row) && self.fits(&row, scope) && row.not_before <= now.0
             });
             return if due && at_most > 0 { vec![seq] } else { Vec::new() };
         }
@@ -89,7 +89,7 @@ impl OpenIndex {
             .iter()
             .filter(|lane| self.lane_fits(lane, scope))
             .flat_map(|lane| {
-                let ripe = lane.ripe.range(..=visible).copied();
+                let ripe = lane.ripe.up_to(visible);
                 ripe.filter(|seq| self.is_due(lane, *seq, now)).take(at_most)
             })
             .collect();
@@ -106,7 +106,7 @@ impl OpenIndex {
     ) -> Option<UnixMillis> {
         if let Some(seq) = scope.seq {
             let row = self.rows.get(seq.0)?;
-            let waits = self.is_waiting(row) && self.fits(row, scope);
+            let waits = self.is_waiting(&row) && self.fits(&row, scope);
             return waits.then(|| UnixMillis(row.not_before.max(now.0)));
         }
         self.ripen(now);
@@ -145,7 +145,7 @@ impl OpenIndex {
         if let Some(seq) = scope.seq {
             let open = self.rows.get(seq.0);
             return u64::from(
-                open.is_some_and(|row| row.state != State::Held && self.fits(row, scope)),
+                open.is_some_and(|row| row.state != State::Held && self.fits(&row, scope)),
             );
         }
         self.lanes.iter().filter(|lane| self.lane_fits(lane, scope)).map(|lane| lane.unheld).sum()
@@ -161,7 +161,7 @@ impl OpenIndex {
 
     /// When the first of the ripe ones falls due: long ago, unless somebody else's clock is a little ahead.
     fn first_ripe(&self, lane: &Lane, now: UnixMillis) -> Option<i64> {
-        let mut ripe = lane.ripe.range(..=self.visible).copied();
+        let mut ripe = lane.ripe.up_to(self.visible);
         if lane.ripe_until <= now.0 {
             return ripe.next().map(|_| now.0);
         }

@@ -1,7 +1,10 @@
-//! Which entry has a key: by half of the key's digest, because the entry itself has the whole. Two keys that share that
-//! half are as good as never seen; they are kept apart, exactly.
+//! Which entry has a key: by some bits of the key's digest, because the entry itself has the whole. Two keys that share
+//! those bits are rare; they are kept apart, exactly.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map},
+    hash::{BuildHasher, Hasher, RandomState},
+};
 
 use super::{Digest, Packed};
 
@@ -14,16 +17,34 @@ pub(super) enum Place {
     Closed(i64),
 }
 
-#[derive(Debug, Default)]
+/// In many tables: one that grows is copied, and nobody is to wait long for that.
+#[derive(Debug)]
 pub(super) struct Keys {
-    by_half: HashMap<u64, i64>,
+    tables: Box<[HashMap<Tag, Short, Mixing>]>,
     clashes: HashMap<Digest, i64>,
+}
+
+/// Bits of a digest besides those that choose the table. In bytes, so that an entry of a table takes nine.
+type Tag = [u8; 4];
+
+/// A place of 39 bits and the sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Short([u8; 5]);
+
+const TABLES: usize = 256;
+
+impl Default for Keys {
+    fn default() -> Self {
+        let mixing = Mixing { seed: RandomState::new().hash_one(0) };
+        let tables = (0..TABLES).map(|_| HashMap::with_hasher(mixing)).collect();
+        Self { tables, clashes: HashMap::new() }
+    }
 }
 
 impl Keys {
     /// The place of `key`; `at` gives the key that an entry really has.
     pub(super) fn get(&self, key: Digest, at: impl Fn(Place) -> Option<Packed>) -> Option<Place> {
-        let place = self.by_half.get(&half(key)).copied().map(Place::unpack);
+        let place = self.tables[table(key)].get(&tag(key)).map(|place| Place::unpack(place.long()));
         if let Some(place) = place.filter(|place| at(*place) == Some(key.into())) {
             return Some(place);
         }
@@ -34,11 +55,15 @@ impl Keys {
     }
 
     pub(super) fn insert(&mut self, key: Digest, place: Place) {
-        match self.by_half.entry(half(key)) {
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(place.pack());
+        let free = match self.tables[table(key)].entry(tag(key)) {
+            hash_map::Entry::Vacant(free) => Some(free),
+            hash_map::Entry::Occupied(_) => None,
+        };
+        match free.zip(Short::of(place.pack())) {
+            Some((free, short)) => {
+                free.insert(short);
             }
-            std::collections::hash_map::Entry::Occupied(_) => {
+            None => {
                 self.clashes.insert(key, place.pack());
             }
         }
@@ -46,8 +71,9 @@ impl Keys {
 
     /// Forgets that `key` is at `place`.
     pub(super) fn remove(&mut self, key: Digest, place: Place) {
-        if self.by_half.get(&half(key)) == Some(&place.pack()) {
-            self.by_half.remove(&half(key));
+        let table = &mut self.tables[table(key)];
+        if Short::of(place.pack()).is_some_and(|short| table.get(&tag(key)) == Some(&short)) {
+            table.remove(&tag(key));
         } else if self.clashes.get(&key) == Some(&place.pack()) {
             self.clashes.remove(&key);
         }
@@ -68,16 +94,75 @@ impl Place {
     }
 }
 
-fn half(key: Digest) -> u64 {
-    key.0 as u64
+impl Short {
+    /// None: a number beyond 2^39.
+    fn of(packed: i64) -> Option<Self> {
+        let [a, b, c, d, e, ..] = packed.to_le_bytes();
+        let short = Self([a, b, c, d, e]);
+        (short.long() == packed).then_some(short)
+    }
+
+    fn long(self) -> i64 {
+        let [a, b, c, d, e] = self.0;
+        let sign = if e & 0x80 == 0 { 0 } else { 0xff };
+        i64::from_le_bytes([a, b, c, d, e, sign, sign, sign])
+    }
 }
+
+fn table(key: Digest) -> usize {
+    (key.0 >> 32) as usize % TABLES
+}
+
+fn tag(key: Digest) -> Tag {
+    (key.0 as u32).to_le_bytes()
+}
+
+/// Mixes the bits of a digest with a number that nobody outside knows: keys that a client has chosen for their digests
+/// do not meet in one place.
+#[derive(Clone, Copy, Debug)]
+struct Mixing {
+    seed: u64,
+}
+
+struct Mixed(u64);
+
+impl BuildHasher for Mixing {
+    type Hasher = Mixed;
+
+    fn build_hasher(&self) -> Mixed {
+        Mixed(self.seed)
+    }
+}
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * u128::from(ODD);
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+
+    fn write_usize(&mut self, _length: usize) {
+        // The length of a tag, always the same.
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_share_half_are_kept_apart() {
+    fn keys_that_share_bits_are_kept_apart() {
         let (a, b) = (Digest(1), Digest((1 << 64) + 1));
         let key_at = |place| match place {
             Place::Open(7) => Some(a.into()),
@@ -95,5 +180,22 @@ mod tests {
         assert_eq!(keys.get(b, key_at), Some(Place::Closed(0)));
         keys.remove(b, Place::Closed(0));
         assert_eq!(keys.get(b, key_at), None);
+    }
+
+    #[test]
+    fn places_of_any_size_are_found_again() {
+        let mut keys = Keys::default();
+        for (number, seq) in
+            [0, 1, 255, 1 << 32, (1 << 39) - 1, 1 << 39, i64::MAX - 1].iter().enumerate()
+        {
+            for (place, key) in
+                [(Place::Open(*seq), 2 * number), (Place::Closed(*seq), 2 * number + 1)]
+            {
+                let key = Digest(key as u128 * 0x1_0000_0001);
+                keys.insert(key, place);
+                assert_eq!(keys.get(key, |_| Some(key.into())), Some(place));
+            }
+        }
+        assert_eq!(size_of::<(Tag, Short)>(), 9);
     }
 }
