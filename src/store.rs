@@ -8,6 +8,7 @@ mod disk;
 mod entry;
 mod mailbox;
 mod open_index;
+mod outbox;
 mod plan;
 mod queue;
 mod readers;
@@ -323,7 +324,7 @@ impl Store {
         self.shared().receipts.seq(receipt)
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -426,7 +427,7 @@ impl Store {
         self.shared().gate.check()?;
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         let (reply, answer) = mailbox::ticket(waker);
-        self.shared().queue.push_capture(Capture { entry, reply })?;
+        outbox::put(self.shared(), Capture { entry, reply });
         answer.await
     }
 

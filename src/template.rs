@@ -7,6 +7,8 @@
 mod engine;
 mod json;
 
+use bytes::Bytes;
+
 use self::engine::Engine;
 pub use self::json::JsonTemplate;
 use crate::expr::{Expr, Facts, Wanted};
@@ -16,6 +18,7 @@ use crate::expr::{Expr, Facts, Wanted};
 pub struct Template {
     escape: Escape,
     parts: Parts,
+    fixed: Option<Bytes>,
 }
 
 /// How values are written into a text.
@@ -70,12 +73,25 @@ impl Template {
             Some(parts) => Parts::Plain(parts),
             None => Parts::Engine(Box::new(Engine::text(source, escape)?)),
         };
-        Ok(Self { escape, parts })
+        let fixed = match &parts {
+            Parts::Plain(parts) => match &parts[..] {
+                [] => Some(Bytes::new()),
+                [Part::Fixed(text)] => Some(Bytes::from(text.to_string())),
+                _ => None,
+            },
+            Parts::Engine(_) => None,
+        };
+        Ok(Self { escape, parts, fixed })
     }
 
     /// Whether it is the same text for every request.
     pub fn is_fixed(&self) -> bool {
-        matches!(&self.parts, Parts::Plain(parts) if parts.iter().all(|part| matches!(part, Part::Fixed(_))))
+        self.fixed.is_some()
+    }
+
+    /// The text, if it is the same for every request.
+    pub fn fixed(&self) -> Option<&Bytes> {
+        self.fixed.as_ref()
     }
 
     /// Adds what it looks at of a body.

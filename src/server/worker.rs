@@ -51,6 +51,7 @@ async fn work(setup: Setup) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let drain = Rc::new(Drain::default());
     let first = Arc::clone(&shared.borrow_and_update());
+    let handing_over = spawn(first.stand_in.store().clone().hand_over());
     let failover = Current::new(first, Arc::clone(&counters), Rc::clone(&drain));
     let chain = filter_chain(&chain, failover.clone());
     let serving = listener::serve(listener, listening, chain, Rc::clone(&drain), counters);
@@ -81,5 +82,14 @@ async fn work(setup: Setup) -> io::Result<()> {
         () = reloads => {}
         cut = ending => tracing::warn!(cut, "the drain's deadline has come: connections are cut"),
     }
+    handing_over.abort();
     Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "must come behind the tasks whose entries it hands over; ends with the worker"
+)]
+fn spawn(future: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
+    tokio::task::spawn_local(future)
 }

@@ -111,6 +111,11 @@ impl AnswerTemplate {
     pub fn render(&self, facts: &Facts<'_>) -> Result<KeptAnswer, AnswerFault> {
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, template) in &self.headers {
+            if let Some(fixed) = template.fixed() {
+                // Was looked at when it was compiled.
+                headers.push((name.as_str().to_owned(), fixed.clone()));
+                continue;
+            }
             let value = template
                 .render(facts)
                 .map_err(|fault| AnswerFault::Header { name: name.clone(), fault })?;

@@ -58,22 +58,29 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn push_capture(&self, capture: Capture) -> Result<(), StoreError> {
+    /// What does not fit is answered at once.
+    pub(super) fn push_captures(&self, captures: impl IntoIterator<Item = Capture>) {
+        let mut refused = Vec::new();
         let mut lanes = self.lock();
-        if let Some(why) = &lanes.closed {
-            return Err(StoreError::NotAccepting(why.clone()));
+        for capture in captures {
+            let refusal = match &lanes.closed {
+                Some(why) => Some(StoreError::NotAccepting(why.clone())),
+                None if lanes.is_full_for(capture.entry.bytes) => Some(StoreError::Busy),
+                None => None,
+            };
+            match refusal {
+                Some(why) => refused.push((capture, why)),
+                None => {
+                    lanes.capture_bytes += capture.entry.bytes;
+                    lanes.captures.push_back(capture);
+                }
+            }
         }
-        let bytes = capture.entry.bytes;
-        let full = lanes.captures.len() >= CAPTURES
-            || (lanes.capture_bytes.saturating_add(bytes) > CAPTURE_BYTES
-                && !lanes.captures.is_empty());
-        if full {
-            return Err(StoreError::Busy);
-        }
-        lanes.capture_bytes += bytes;
-        lanes.captures.push_back(capture);
         self.wake(lanes);
-        Ok(())
+        // Whoever hears of it may push again: not under the lock.
+        for (capture, why) in refused {
+            capture.reply.answer(Err(why));
+        }
     }
 
     /// Everything that waits, up to the size of a transaction: the more waits, the more one fsync serves. No linger.
@@ -140,6 +147,12 @@ impl Queue {
 }
 
 impl Lanes {
+    fn is_full_for(&self, bytes: usize) -> bool {
+        self.captures.len() >= CAPTURES
+            || (self.capture_bytes.saturating_add(bytes) > CAPTURE_BYTES
+                && !self.captures.is_empty())
+    }
+
     fn is_empty(&self) -> bool {
         self.marks.is_empty() && self.captures.is_empty()
     }

@@ -403,7 +403,7 @@ const IDLE: Duration = Duration::from_millis(500);
 const PORTION: usize = 128;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use crate::store::*;
@@ -418,7 +418,7 @@ mod tests {
         (Store::open(options).unwrap(), hook)
     }
 
-    fn entry(key: u128) -> NewEntry {
+    pub(in crate::store) fn entry(key: u128) -> NewEntry {
         NewEntry {
             request_id: key.to_string(),
             received_at: UnixMillis::now(),

@@ -10,6 +10,8 @@ use crate::expr::{Facts, Wanted};
 #[derive(Debug)]
 pub struct JsonTemplate {
     pieces: Vec<Piece>,
+    /// About the bytes of what it makes.
+    size: usize,
 }
 
 /// A piece of the JSON text.
@@ -30,10 +32,10 @@ const MAX_DEPTH: usize = 32;
 
 impl JsonTemplate {
     pub fn compile(structure: &Value) -> Result<Self, TemplateFault> {
-        let mut template = Self { pieces: Vec::new() };
+        let mut template = Self { pieces: Vec::new(), size: 0 };
         template.add(structure, 0)?;
-        let size: usize = template.pieces.iter().map(Piece::size).sum();
-        if size > MAX_SOURCE {
+        template.size = template.pieces.iter().map(Piece::size).sum();
+        if template.size > MAX_SOURCE {
             return Err(TemplateFault(format!("longer than {MAX_SOURCE} bytes")));
         }
         Ok(template)
@@ -53,21 +55,21 @@ impl JsonTemplate {
 
     /// The JSON text.
     pub fn render(&self, facts: &Facts<'_>) -> Result<String, TemplateFault> {
-        let mut json = String::new();
+        let mut json = Vec::with_capacity(self.size + 128);
         for piece in &self.pieces {
             match piece {
-                Piece::Fixed(fixed) => json.push_str(fixed),
-                Piece::Value(hole) => json.push_str(&hole.value(facts)?.to_string()),
-                Piece::Computed(engine) => json.push_str(&engine.render(facts)?),
-                Piece::Text(text) => json.push_str(&Value::String(text.render(facts)?).to_string()),
+                Piece::Fixed(fixed) => json.extend_from_slice(fixed.as_bytes()),
+                Piece::Value(hole) => write(&mut json, &hole.value(facts)?)?,
+                Piece::Computed(engine) => json.extend_from_slice(engine.render(facts)?.as_bytes()),
+                Piece::Text(text) => write(&mut json, &Value::String(text.render(facts)?))?,
             }
             if json.len() > MAX_OUTPUT {
                 return Err(too_long());
             }
         }
-        match serde_json::from_str::<serde::de::IgnoredAny>(&json) {
-            Ok(_) => Ok(json),
-            Err(_) => Err(TemplateFault("what comes out of it is not JSON".into())),
+        match (serde_json::from_slice::<serde::de::IgnoredAny>(&json), String::from_utf8(json)) {
+            (Ok(_), Ok(json)) => Ok(json),
+            _ => Err(no_json()),
         }
     }
 
@@ -133,6 +135,14 @@ impl Piece {
             Self::Value(_) | Self::Computed(_) | Self::Text(_) => 16,
         }
     }
+}
+
+fn write(json: &mut Vec<u8>, value: &Value) -> Result<(), TemplateFault> {
+    serde_json::to_writer(json, value).map_err(|_| no_json())
+}
+
+fn no_json() -> TemplateFault {
+    TemplateFault("what comes out of it is not JSON".into())
 }
 
 /// What stands between the braces, if `text` is one `{{ … }}` and nothing else.
