@@ -173,6 +173,11 @@ fn name_of(name: &str) -> Option<Named> {
     if name.len() > 64 {
         return None;
     }
+    // Nothing that is looked for ends otherwise.
+    let end = name.bytes().rev().find(u8::is_ascii_alphanumeric)?.to_ascii_lowercase();
+    if !matches!(end, b'v' | b'2' | b'c' | b'd' | b'n' | b'e' | b'r' | b'k' | b'a' | b'1') {
+        return None;
+    }
     // Most names are one small word.
     if name.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return named(name, name);
@@ -327,6 +332,16 @@ mod tests {
     #[test]
     fn sure_names_are_in_order() {
         assert!(SURELY.is_sorted());
+        for name in SURELY {
+            assert_eq!(name_of(name), Some(Named::Surely), "{name}");
+            assert_eq!(name_of(&format!("x_{}", name.to_uppercase())), None, "{name}");
+        }
+        for name in ["cvv", "cvv2", "cvc", "cvc2", "cav2", "cid", "csc", "cvn", "cvd", "cvn2"] {
+            assert!(name_of(name).is_some() && name_of(&format!("{name}:")).is_some(), "{name}");
+        }
+        for name in ["pin", "cardPin", "debit-pin", "atm_pin", "pinNumber"] {
+            assert_eq!(name_of(name), Some(Named::Pin), "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Neighbours lie in a block of their own, because most of what is open was appended in a row. Whatever does not fit the
 //! short form (an entry that moved, a huge amount), or would keep a block nearly alone, is kept as it is.
 
-use std::{collections::BTreeMap, iter::Peekable};
+use std::{collections::BTreeMap, iter};
 
 use super::{LaneId, Packed, Row};
 use crate::store::{Certainty, State};
@@ -119,27 +119,21 @@ impl Rows {
     }
 
     /// Those from `from` on, in their order.
-    pub(super) fn up_from(&self, from: i64) -> impl Iterator<Item = &Row> {
-        self.blocks
-            .range(block(from)..)
-            .flat_map(|(_, block)| block.rows.iter().flatten())
-            .filter(move |row| row.seq >= from)
+    pub(super) fn up_from(&self, from: i64) -> impl Iterator<Item = Row> {
+        let shorts =
+            self.blocks.range(block(from)..).flat_map(|(number, block)| block.seqs(*number));
+        let shorts = shorts.filter(move |seq| *seq >= from);
+        let others = self.others.range(from..).map(|(seq, _)| *seq);
+        merged(shorts, others, |one, two| one < two).filter_map(|seq| self.get(seq))
     }
 
     /// Those below `before`, the last one first.
     pub(super) fn down_from(&self, before: i64) -> impl Iterator<Item = Row> {
-        let places = |taken: u64| (0..BLOCK).rev().filter(move |place| taken & (1 << place) != 0);
-        let shorts = self
-            .blocks
-            .range(..=block(before))
-            .rev()
-            .flat_map(move |(number, block)| {
-                places(block.taken).map(move |place| number * BLOCK + place)
-            })
-            .filter(move |seq| *seq < before);
+        let blocks = self.blocks.range(..=block(before)).rev();
+        let shorts = blocks.flat_map(|(number, block)| block.seqs(*number).rev());
+        let shorts = shorts.filter(move |seq| *seq < before);
         let others = self.others.range(..before).rev().map(|(seq, _)| *seq);
-        Descending { one: shorts.peekable(), two: others.peekable() }
-            .filter_map(|seq| self.get(seq))
+        merged(shorts, others, |one, two| one > two).filter_map(|seq| self.get(seq))
     }
 
     fn short(&self, seq: i64) -> Option<(&Block, &Short)> {
@@ -202,9 +196,8 @@ impl Rows {
             return;
         }
         if let Some(left) = self.blocks.remove(&number) {
-            for at in (0..BLOCK).filter(|at| left.taken & (1 << at) != 0) {
-                let seq = number * BLOCK + at;
-                let row = self.long(seq, left.from, &left.rows[at as usize]);
+            for seq in left.seqs(number) {
+                let row = self.long(seq, left.from, &left.rows[place(seq)]);
                 self.others.insert(seq, Box::new(row));
             }
         }
@@ -214,6 +207,13 @@ impl Rows {
 impl Block {
     fn new(from: i64) -> Self {
         Self { taken: 0, from, rows: [Short::default(); BLOCK as usize] }
+    }
+
+    /// The numbers that are taken.
+    fn seqs(&self, number: i64) -> impl DoubleEndedIterator<Item = i64> {
+        let taken = self.taken;
+        let places = (0..BLOCK).filter(move |place| taken & (1 << place) != 0);
+        places.map(move |place| number * BLOCK + place)
     }
 }
 
@@ -243,18 +243,18 @@ impl Packed {
     }
 }
 
-/// Two descending runs of numbers as one.
-struct Descending<A: Iterator<Item = i64>, B: Iterator<Item = i64>> {
-    one: Peekable<A>,
-    two: Peekable<B>,
-}
-
-impl<A: Iterator<Item = i64>, B: Iterator<Item = i64>> Iterator for Descending<A, B> {
-    type Item = i64;
-
-    fn next(&mut self) -> Option<i64> {
-        if self.one.peek() > self.two.peek() { self.one.next() } else { self.two.next() }
-    }
+/// Two runs of numbers in one order, as one. `before`: which of two comes first.
+fn merged(
+    one: impl Iterator<Item = i64>,
+    two: impl Iterator<Item = i64>,
+    before: impl Fn(i64, i64) -> bool,
+) -> impl Iterator<Item = i64> {
+    let (mut one, mut two) = (one.peekable(), two.peekable());
+    iter::from_fn(move || match (one.peek(), two.peek()) {
+        (Some(first), Some(second)) if before(*first, *second) => one.next(),
+        (Some(_), None) => one.next(),
+        _ => two.next(),
+    })
 }
 
 fn block(seq: i64) -> i64 {
@@ -350,6 +350,9 @@ mod tests {
             for before in [0, 63, 64, 200, i64::MAX] {
                 let found: Vec<Row> = rows.down_from(before).collect();
                 let wanted: Vec<Row> = model.range(..before).rev().map(|(_, row)| *row).collect();
+                prop_assert_eq!(found, wanted);
+                let found: Vec<Row> = rows.up_from(before).collect();
+                let wanted: Vec<Row> = model.range(before..).map(|(_, row)| *row).collect();
                 prop_assert_eq!(found, wanted);
             }
         }
