@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Acknowledged stand-ins a second: POST of 1 KiB JSON while the app is down, each answered after its entry is on disk.
+
+    benches/capture.py                            64 and 256 connections, five seconds each, three rounds in turns
+    benches/capture.py --fill 1000000             with so many entries in the store before it is measured
+    benches/capture.py --busy                     while somebody turns the pages of the entries through the admin API
+    benches/capture.py --binary FILE --dir DIR    another binary, another disk
+
+Needs wrk, and for the comparison redis-server and redis-benchmark (Redis Streams, `appendfsync always`). In turns with
+them, in one run: the same server's honest error to the same request on a route that stores nothing, which is what HTTP
+and the filters cost without a store. Look at the ratios; load and server share the machine.
+"""
+import argparse, contextlib, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CONFIG = """
+listen.address = "{listen}"
+admin.address = "{admin}"
+store = {{ path = "{store}", max_bytes = "100GiB" }}
+
+[upstream.app]
+endpoints = ["http://{app}"]
+
+[route.checkout]
+match = "POST /checkout"
+app_dedupes = {{ by = "x-request-id", for = "7d" }}
+
+[route.checkout.stand_in]
+accept_if = 'body.currency == "USD" && body.cents > 0 && body.cents <= 5000'
+at_most = {{ open = 10_000_000, open_sum = 1_000_000_000_000, sum_of = "body.cents" }}
+answer = {{ status = 201, json = {{ id = "{{{{ request.id }}}}", status = "accepted" }} }}
+"""
+BODY = '{"currency":"USD","cents":1250,"order":{"customer":"c-4711","note":"'
+TAIL = '","lines":[{"sku":"A-1","qty":2}]}}'
+BODY += ("lorem ipsum dolor sit amet " * 40)[: 1024 - len(BODY) - len(TAIL)] + TAIL
+SCRIPT = """
+wrk.method, wrk.body = "POST", [==[%s]==]
+wrk.headers["Content-Type"] = "application/json"
+function done(summary, latency)
+  io.write(string.format('JSON {"rate":%%.0f,"p50":%%.3f,"p99":%%.3f,"max":%%.1f,"bad":%%d,"count":%%d}\\n',
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    latency.max / 1000, summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write
+    + summary.errors.timeout, summary.requests))
+end
+""" % BODY
+
+
+def free():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % probe.getsockname()[1]
+
+
+class App(BaseHTTPRequestHandler):
+    """Answers once: an app that was never seen is not stood in for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.send_header("connection", "close")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+def post(address, path):
+    order = urllib.request.Request(f"http://{address}{path}", BODY.encode(), {"content-type": "application/json"})
+    return urllib.request.urlopen(order, timeout=30)
+
+
+def within(seconds, what):
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return what()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(command, **more):
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(60)
+
+
+@contextlib.contextmanager
+def standin(binary, folder):
+    listen, admin = free(), free()
+    app = ThreadingHTTPServer(("127.0.0.1", 0), App)
+    threading.Thread(target=app.serve_forever, daemon=True).start()
+    config = folder / "standin.toml"
+    config.write_text(CONFIG.format(listen=listen, admin=admin, app="127.0.0.1:%d" % app.server_port, store=folder / "standin.db"))
+    with open(folder / "log", "wb") as log, process([binary, "run", "-c", config], stdout=log, stderr=log) as running:
+        within(60, lambda: post(listen, "/checkout"))
+        app.socket.close()
+        threading.Thread(target=app.shutdown, daemon=True).start()
+        within(60, lambda: post(listen, "/checkout"))
+        yield listen, admin, running
+
+
+@contextlib.contextmanager
+def redis(folder):
+    if not (shutil.which("redis-server") and shutil.which("redis-benchmark")):
+        yield None
+        return
+    port = free().split(":")[1]
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
+    with process(command, stdout=subprocess.DEVNULL) as _:
+        within(30, lambda: socket.create_connection(("127.0.0.1", int(port)), 1).close())
+        yield port
+
+
+def wrk(script, address, path, connections, seconds):
+    command = ["wrk", "-t", "2", "-c", connections, "-d", f"{seconds}s", "--timeout", "30s", "-s", script]
+    said = subprocess.run([*map(str, command), f"http://{address}{path}"], capture_output=True, text=True, check=True)
+    return json.loads(re.search(r"JSON (\{.*\})", said.stdout)[1])
+
+
+def xadd(port, connections, count):
+    command = ["redis-benchmark", "-p", port, "-c", connections, "-n", count, "-P", "1", "--csv"]
+    command += ["XADD", "orders", "*", "route", "/checkout", "body", "x" * 1024]
+    said = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+    figures = [figure.strip('"') for figure in said.strip().splitlines()[-1].rsplit(",", 7)]
+    return {"rate": float(figures[1]), "p50": float(figures[4]), "p99": float(figures[6]), "max": float(figures[7])}
+
+
+def turn_pages(admin, stop, turned):
+    while not stop.is_set():
+        with urllib.request.urlopen(f"http://{admin}/api/v1/entries?route=checkout&limit=100", timeout=30) as page:
+            page.read()
+        turned.append(1)
+        time.sleep(0.05)
+
+
+def written_by(pid):
+    """Bytes that the process had the kernel write to a disk."""
+    return int(re.search(r"^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.M)[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", default=HERE.parent / "target/release/standin", type=Path)
+    parser.add_argument("--dir", help="a folder on the disk to be measured")
+    parser.add_argument("--connections", default="64,256")
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fill", type=int, default=0)
+    parser.add_argument("--busy", action="store_true")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="standin-capture-", dir=arguments.dir or "."))
+    try:
+        (folder / "redis").mkdir()
+        script = folder / "post.lua"
+        script.write_text(SCRIPT)
+        with standin(arguments.binary, folder) as (listen, admin, running), redis(folder / "redis") as port:
+            left = arguments.fill
+            while left > 0:
+                left -= wrk(script, listen, "/checkout", 256, 5)["count"]
+            stop, turned = threading.Event(), []
+            if arguments.busy:
+                threading.Thread(target=turn_pages, args=(admin, stop, turned), daemon=True).start()
+            print("connections |  ceiling/s | stand-ins/s | of ceiling |    redis/s | of redis | p50 ms | p99 ms | longest ms")
+            for connections in map(int, arguments.connections.split(",")):
+                ceiling, ours, theirs = [], [], []
+                before = written_by(running.pid)
+                for _ in range(arguments.rounds):
+                    ceiling.append(wrk(script, listen, "/nothing-is-stored", connections, arguments.seconds)["rate"])
+                    ours.append(wrk(script, listen, "/checkout", connections, arguments.seconds))
+                    if port:
+                        count = int(ours[-1]["rate"] * arguments.seconds)
+                        theirs.append(xadd(port, connections, count)["rate"])
+                if any(round["bad"] for round in ours):
+                    sys.exit(f"not all were stood in for: {ours}")
+                written = written_by(running.pid) - before
+                if written < 1024 * sum(round["count"] for round in ours):
+                    sys.exit(f"only {written} bytes reached the disk: is {folder} one?")
+                middle = statistics.median
+                top, rate = middle(ceiling), middle(round["rate"] for round in ours)
+                beside = middle(theirs) if theirs else float("nan")
+                p50, p99 = (middle(round[name] for round in ours) for name in ("p50", "p99"))
+                longest = max(round["max"] for round in ours)
+                print(
+                    f"{connections:11} | {top:10.0f} | {rate:11.0f} | {rate / top:10.2f} | {beside:10.0f} | "
+                    f"{rate / beside:8.2f} | {p50:6.2f} | {p99:6.2f} | {longest:10.1f}",
+                    flush=True,
+                )
+            stop.set()
+            if arguments.busy:
+                print(f"{len(turned)} pages were turned meanwhile")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
