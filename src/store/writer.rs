@@ -162,13 +162,9 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
-        if self.upkeep.is_behind(Instant::now()) && !self.shared.is_damaged() {
-            Duration::ZERO
-        } else if self.delivered.is_empty() {
-            IDLE
-        } else {
-            mailbox::PATIENCE
-        }
+        let behind = self.upkeep.is_behind(Instant::now()).filter(|_| !self.shared.is_damaged());
+        let others = if self.delivered.is_empty() { IDLE } else { mailbox::PATIENCE };
+        behind.map_or(others, |behind| behind.min(others))
     }
 
     /// Whoever was to wake others had its time.
@@ -192,6 +188,7 @@ impl Writer {
         match self.database.write(&plan) {
             Ok(kept) => {
                 if plan.last_new.is_some() {
+                    self.upkeep.note_capture();
                     self.shared.options.hook.at("after_commit_before_ack");
                 }
                 self.show(&plan);

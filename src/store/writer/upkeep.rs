@@ -30,6 +30,8 @@ pub(in crate::store) struct Upkeep {
     lags: bool,
     /// Batches since the last portion of an index table.
     batches: u32,
+    /// When an entry was stored last.
+    last_capture: Option<Instant>,
 }
 
 impl Upkeep {
@@ -37,9 +39,20 @@ impl Upkeep {
         self.written += bytes;
     }
 
-    /// Whether something is left that can be done while nothing waits.
-    pub(super) fn is_behind(&self, now: Instant) -> bool {
-        self.lags || self.next_clean.is_some_and(|at| at <= now)
+    pub(super) fn note_capture(&mut self) {
+        self.last_capture = Some(Instant::now());
+    }
+
+    /// When something is left that can be done while nothing waits: how long until then.
+    pub(super) fn is_behind(&self, now: Instant) -> Option<Duration> {
+        if self.next_clean.is_some_and(|at| at <= now) {
+            return Some(Duration::ZERO);
+        }
+        self.lags.then(|| self.until_calm(now))
+    }
+
+    fn until_calm(&self, now: Instant) -> Duration {
+        self.last_capture.map_or(Duration::ZERO, |at| (at + CALM).saturating_duration_since(now))
     }
 }
 
@@ -55,14 +68,15 @@ impl Writer {
             let more = self.clean();
             self.upkeep.next_clean = Some(now + if more { Duration::ZERO } else { CLEAN });
         }
-        self.build_indexes();
+        self.build_indexes(now);
     }
 
-    /// All that can be done while nothing waits; while captures wait, a portion now and then, so that the tables do not
-    /// stay behind for ever.
-    fn build_indexes(&mut self) {
+    /// All that can be done while nothing comes; while entries come, a portion now and then, so that the tables do not
+    /// stay behind for ever. A queue that is empty for a moment says nothing: those who were just answered ask again.
+    fn build_indexes(&mut self, now: Instant) {
         self.upkeep.batches += 1;
-        let waits = !self.shared.queue.is_empty() && self.upkeep.batches < BATCHES_PER_PORTION;
+        let comes = !self.shared.queue.is_empty() || !self.upkeep.until_calm(now).is_zero();
+        let waits = comes && self.upkeep.batches < BATCHES_PER_PORTION;
         if waits || self.shared.gate.why_full().is_some() {
             return;
         }
@@ -219,7 +233,9 @@ impl Writer {
 
 /// Or after so many bytes, whichever comes first.
 const LOOK_BYTES: u64 = 16 << 20;
-const BATCHES_PER_PORTION: u32 = 16;
+const BATCHES_PER_PORTION: u32 = 64;
+/// So long after the last entry nobody is taken to be waiting for the next one.
+const CALM: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(500);
 const CLEAN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
