@@ -252,8 +252,7 @@ impl OpenIndex {
         after: Seq,
         look_at: usize,
     ) -> (Vec<Seq>, Option<Seq>) {
-        let after = std::ops::Bound::Excluded(after.0);
-        let mut held = self.held.range((after, std::ops::Bound::Unbounded)).copied();
+        let mut held = self.held.above(after.0);
         let looked_at: Vec<i64> = held.by_ref().take(look_at).collect();
         let next = held.next().and(looked_at.last().map(|seq| Seq(*seq)));
         let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.held == Some(reason));

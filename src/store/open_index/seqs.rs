@@ -31,6 +31,12 @@ impl Seqs {
         words.flat_map(|(word, bits)| numbers(*word, *bits)).take_while(move |seq| *seq <= last)
     }
 
+    /// From the lowest above `after` on.
+    pub(super) fn above(&self, after: i64) -> impl Iterator<Item = i64> {
+        let words = self.words.range(word(after)..);
+        words.flat_map(|(word, bits)| numbers(*word, *bits)).skip_while(move |seq| *seq <= after)
+    }
+
     /// From the highest below `before` down.
     pub(super) fn down_from(&self, before: i64) -> impl Iterator<Item = i64> {
         let words = self.words.range(..=word(before)).rev();
@@ -81,6 +87,9 @@ mod tests {
             for at in [-1, 0, 63, 64, 150] {
                 let up: Vec<i64> = seqs.up_to(at).collect();
                 prop_assert_eq!(up, model.range(..=at).copied().collect::<Vec<_>>());
+                let above: Vec<i64> = seqs.above(at).collect();
+                let wanted: Vec<i64> = model.range(at + 1..).copied().collect();
+                prop_assert_eq!(above, wanted);
                 let down: Vec<i64> = seqs.down_from(at).collect();
                 prop_assert_eq!(down, model.range(..at).rev().copied().collect::<Vec<_>>());
             }

@@ -60,9 +60,8 @@ impl Reader {
         seqs: &[Seq],
         receipts: Receipts,
     ) -> Result<Vec<EntrySummary>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached(&format!("SELECT {STORED} {JOINED} WHERE l.seq = ?"))?;
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {STORED} {JOINED} WHERE l.seq = ?"))?;
         let mut found = Vec::with_capacity(seqs.len());
         for seq in seqs {
             let summary = |row: &SqlRow<'_>| Ok(Stored::read(row)?.summary(receipts));

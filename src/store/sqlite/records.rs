@@ -29,14 +29,16 @@ const COLUMNS: &str = "seq, request_id, received_at, route, upstream, key, finge
     body";
 
 pub(super) fn convert(step: &Transaction<'_>) -> Result<(), StoreError> {
-    let has_records = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('log') WHERE name = 'record')";
+    let has_records =
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('log') WHERE name = 'record')";
     if step.query_row(has_records, [], |row| row.get(0))? {
         return Ok(());
     }
     step.execute_batch("ALTER TABLE log RENAME TO columns")?;
     step.execute_batch(CREATE)?;
     {
-        let mut insert = step.prepare("INSERT INTO log (seq, request_id, record) VALUES (?, ?, ?)")?;
+        let mut insert =
+            step.prepare("INSERT INTO log (seq, request_id, record) VALUES (?, ?, ?)")?;
         let mut select = step.prepare(&format!("SELECT {COLUMNS} FROM columns ORDER BY seq"))?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -134,5 +136,76 @@ impl Columns {
 
     fn word(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::store::*;
+
+    /// A file as the first schema made it, with one entry that is intact and one that is not.
+    fn of_columns(path: &std::path::Path) {
+        let file = Connection::open(path).unwrap();
+        file.execute_batch(include_str!("../schema/0001.sql")).unwrap();
+        file.pragma_update(None, "application_id", 0x7374_696e).unwrap();
+        file.pragma_update(None, "user_version", 1).unwrap();
+        for seq in [7, 8] {
+            file.execute(
+                "INSERT INTO log VALUES (?1, 1000, 'checkout', 'shop', ?2, ?3, ?3, NULL, 250, 2000,
+                     9000000000000, 'timed_out', 'sent_unknown', 'unanswered', 'id-' || ?1, 'cart-1',
+                     'ann', 'no answer', '[[\"cart\",\"c-1\"]]', '192.0.2.1', 'POST', '/a?b', ?4, x'',
+                     201, x'', ?5, 0, ?6)",
+                params![seq, [1_u8; 16], [2_u8; 16], &b"host: a\r\n"[..], &b"{}"[..], &b"body"[..]],
+            )
+            .unwrap();
+        }
+        let columns = COLUMNS.replace("checksum", "0");
+        let sum = file
+            .query_row(&format!("SELECT {columns} FROM log WHERE seq = 7"), [], Columns::checksum)
+            .unwrap();
+        file.execute("UPDATE log SET checksum = ?", [sum]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn entries_in_columns_become_records_with_all_that_is_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("standin.db");
+        of_columns(&path);
+        let options = StoreOptions { accept_ephemeral: true, ..StoreOptions::new(&path) };
+        let store = Store::open(options).unwrap();
+        let entry = store.load(Seq(7)).await.unwrap();
+        assert!(entry.intact);
+        // The same sum under another id.
+        assert!(!store.load(Seq(8)).await.unwrap().intact);
+        assert_eq!(
+            (&*entry.request_id, &*entry.route, &*entry.upstream),
+            ("id-7", "checkout", "shop")
+        );
+        assert_eq!(entry.received_at, UnixMillis(1000));
+        assert_eq!((entry.not_before, entry.amount), (UnixMillis(2000), 250));
+        assert_eq!(entry.expires_at, UnixMillis(9_000_000_000_000));
+        let Identity { key, key_text, fingerprint, principal } = entry.identity;
+        assert_eq!(key, digest([1; 16]));
+        assert_eq!(fingerprint, digest([2; 16]));
+        assert_eq!((&*key_text, &*principal), ("cart-1", "ann"));
+        assert_eq!((entry.reason, entry.certainty), (Reason::TimedOut, Certainty::SentUnknown));
+        assert_eq!((entry.state, entry.held), (State::Held, Some(HeldReason::Unanswered)));
+        assert_eq!(entry.cause, "no answer");
+        assert_eq!(entry.labels, [("cart".to_owned(), "c-1".to_owned())]);
+        assert_eq!(entry.sequence, Some(digest([2; 16])));
+        let request = entry.request;
+        assert_eq!((&*request.method, &*request.target), ("POST", "/a?b"));
+        assert_eq!((&*request.client_ip, &request.body[..]), ("192.0.2.1", &b"body"[..]));
+        assert_eq!(request.headers, [("host".to_owned(), Bytes::from_static(b"a"))]);
+        assert_eq!((entry.answer.status, &entry.answer.body[..]), (201, &b"{}"[..]));
+        assert!(matches!(store.key_state(key, fingerprint), KeyState::Open { same: true, .. }));
+        store.close().await;
+        let file = Connection::open(&path).unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'columns'";
+        assert_eq!(file.query_row(tables, [], |row| row.get::<_, i64>(0)), Ok(0));
     }
 }
