@@ -104,6 +104,7 @@ impl Drop for Registered {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests await what they spawn")]
 mod tests {
     use std::sync::{
         Arc,
@@ -132,30 +133,30 @@ mod tests {
         NewEntry { caps: Arc::new(Caps { open: 1000, ..Caps::default() }), ..entry(key) }
     }
 
-    #[tokio::test]
-    async fn what_one_round_appends_is_one_commit_and_afterwards_nobody_gathers() {
+    /// On a runtime of its own, as a worker has one: tasks run in the order in which they became ready.
+    #[test]
+    fn what_one_round_appends_is_one_commit_and_afterwards_nobody_gathers() {
         let folder = tempfile::tempdir().unwrap();
         let (store, commits) = counting(folder.path());
-        let tasks = LocalSet::new();
-        let handing_over = tasks.spawn_local(store.clone().hand_over());
-        tasks.run_until(tokio::task::yield_now()).await;
-        let appends: Vec<_> = (0..20)
-            .map(|key| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            let handing_over = tokio::task::spawn_local(store.clone().hand_over());
+            tokio::task::yield_now().await;
+            let append = |key| {
                 let store = store.clone();
-                tasks.spawn_local(async move { store.append(uncapped(key)).await })
-            })
-            .collect();
-        tasks
-            .run_until(async {
-                for append in appends {
-                    assert!(matches!(append.await.unwrap(), Ok(Appended::New(_))));
-                }
-            })
-            .await;
-        assert_eq!(commits.load(Ordering::Relaxed), 1);
-        handing_over.abort();
-        tasks.await;
-        assert!(matches!(store.append(uncapped(99)).await, Ok(Appended::New(_))));
+                tokio::task::spawn_local(async move { store.append(uncapped(key)).await })
+            };
+            for append in (0..20).map(append).collect::<Vec<_>>() {
+                assert!(matches!(append.await.unwrap(), Ok(Appended::New(_))));
+            }
+            assert_eq!(commits.load(Ordering::Relaxed), 1);
+            handing_over.abort();
+            tokio::task::yield_now().await;
+            assert!(matches!(store.append(uncapped(99)).await, Ok(Appended::New(_))));
+        });
     }
 
     #[tokio::test]
