@@ -121,8 +121,10 @@ mod tests {
         let counter = Arc::clone(&commits);
         let options = StoreOptions {
             accept_ephemeral: true,
-            hook: Hook::new(move |_| {
-                counter.fetch_add(1, Ordering::Relaxed);
+            hook: Hook::new(move |point| {
+                if point == "after_commit_before_ack" {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
             }),
             ..StoreOptions::new(folder.join("standin.db"))
         };
