@@ -253,17 +253,17 @@ async fn another_programs_lock_on_the_file_is_an_honest_error_and_passes() {
 }
 
 #[tokio::test]
-async fn the_hook_is_called_between_commit_and_answer() {
+async fn the_hook_is_called_before_the_commit_and_between_it_and_the_answer() {
     let folder = tempfile::tempdir().unwrap();
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let note = Arc::clone(&seen);
     let hook = Hook::new(move |point| note.lock().unwrap().push(point.to_owned()));
     let store = Store::open(StoreOptions { hook, ..options(folder.path()) }).unwrap();
     let seq = append(&store, entry(1)).await.seq();
-    assert_eq!(*seen.lock().unwrap(), ["after_commit_before_ack"]);
+    assert_eq!(*seen.lock().unwrap(), ["before_commit", "after_commit_before_ack"]);
     let _sending = send(&store, seq).await;
-    until(async || (seen.lock().unwrap().len() == 2).then_some(())).await;
-    assert_eq!(seen.lock().unwrap()[1], "after_sending");
+    until(async || (seen.lock().unwrap().len() == 3).then_some(())).await;
+    assert_eq!(seen.lock().unwrap()[2], "after_sending");
 }
 
 #[tokio::test]
