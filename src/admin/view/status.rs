@@ -122,7 +122,8 @@ impl Status {
         }
         .sentences();
         sentences.extend(tls.iter().flat_map(|tls| tls.sentences(now)));
-        sentences.sort_by_key(|sentence| std::cmp::Reverse(sentence.severity));
+        // Among quiet ones the headline stays in front.
+        sentences.sort_by_key(|sentence| std::cmp::Reverse(sentence.severity.max(Severity::Note)));
         Self {
             version: handles.version.to_owned(),
             role: role_word(handles.role).to_owned(),
