@@ -253,7 +253,7 @@ async fn another_programs_lock_on_the_file_is_an_honest_error_and_passes() {
 }
 
 #[tokio::test]
-async fn the_hook_is_called_before_the_commit_and_between_it_and_the_answer() {
+async fn the_hook_is_called_between_commit_and_answer() {
     let folder = tempfile::tempdir().unwrap();
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let note = Arc::clone(&seen);
