@@ -43,7 +43,7 @@ pub use self::{
     matching::{MatchFault, RoutePattern, Segment},
     references::Secrets,
     replay::{OutcomeRule, ReplayConfig, ReplaysConfig, SigningKey, Trigger},
-    route::{AppDedupes, DedupesBy, RouteConfig},
+    route::{AppDedupes, DedupesBy, RouteConfig, WatchConfig},
     schema::json_schema,
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
     store::{Ephemeral, StoreConfig},

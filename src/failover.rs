@@ -10,6 +10,7 @@ mod hang_up;
 pub mod late_answer;
 mod outgoing;
 mod refusal;
+mod slow;
 mod tunnel;
 
 use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 pub use self::{answer::Answer, current::Current, refusal::Refusal};
-use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers};
+use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers, slow::Slow};
 use crate::{
     client_body::{BodyFault, FromClient},
     config::Role,
@@ -35,7 +36,7 @@ use crate::{
     upstream::{
         Connections, Places, UpstreamError,
         body_copy::Budget,
-        request_body::{Progress, RequestBody},
+        request_body::{Progress, RequestBody, WaitsFor},
     },
 };
 
@@ -123,14 +124,26 @@ impl Failover {
             self.0.shared.stand_in.store().anything_known()
                 || policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
         }) {
-            let case = case::Case::open(&self, route, policy, matched, request);
+            let slow = Slow::of(&matched, &request, &self.0.shared.request_id, counting.started);
+            let mut case = case::Case::open(&self, route, policy, matched, request);
+            if let Some(slow) = slow {
+                case.future = Box::pin(slow.watch(Rc::clone(&case.progress), case.future));
+            }
             let decided = SurvivesHangUp::new(case, &self.0.late);
             return Box::pin(async move {
                 let answer = decided.await;
                 Ok(self.counted(counting, answer))
             });
         }
-        Box::pin(self.pass_through(matched, request, counting))
+        let progress = Rc::new(Progress::default());
+        match Slow::of(&matched, &request, &self.0.shared.request_id, counting.started) {
+            None => Box::pin(self.pass_through(matched, request, counting, progress)),
+            Some(slow) => {
+                let seen = Rc::clone(&progress);
+                let answer = self.pass_through(matched, request, counting, progress);
+                Box::pin(slow.watch(seen, answer))
+            }
+        }
     }
 
     fn counted(
@@ -156,6 +169,7 @@ impl Failover {
         matched: Matched,
         request: Request<B>,
         counting: Counting,
+        progress: Rc<Progress>,
     ) -> Result<Response<Answer>, Infallible>
     where
         B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
@@ -164,7 +178,6 @@ impl Failover {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
             return Ok(self.counted(counting, refused(refusal)));
         }
-        let progress = Rc::new(Progress::default());
         let (parts, body) = request.into_parts();
         let body = if body.is_end_stream() {
             progress.set_whole();
@@ -175,6 +188,7 @@ impl Failover {
                 Err(fault) => return Ok(self.counted(counting, refused(Refusal::Body(fault)))),
             }
         };
+        progress.waits_for(WaitsFor::App);
         let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
             Ok(places) => places,
             Err(error) => return Ok(self.counted(counting, no_answer(error))),

@@ -10,6 +10,7 @@ pub use self::live::LiveRoutes;
 use crate::{
     canonical::canonical_path,
     config::{Config, Difference, RouteConfig, matching::RoutePattern},
+    telemetry::Threshold,
     time::UnixMillis,
     upstream::{Bulkhead, Of, Upstream},
 };
@@ -30,6 +31,8 @@ pub struct Route {
     pub timeout: Duration,
     /// None: no limit.
     pub bulkhead: Option<Bulkhead>,
+    /// When a request of it is warned of.
+    pub slow: Vec<Threshold>,
     pub config: RouteConfig,
 }
 
@@ -132,7 +135,10 @@ impl Routes {
             let (name, config): (Arc<str>, _) = (name.as_str().into(), route.clone());
             let next = places.len() + 1;
             let place = *places.entry(Arc::clone(&name)).or_insert(next);
-            let before = self.by_name(&name).and_then(|before| before.bulkhead.as_ref());
+            let before = self.by_name(&name);
+            let slow = before.map_or(&[][..], |before| &before.slow[..]);
+            let slow = Threshold::all(&config.watch.slow, slow);
+            let before = before.and_then(|before| before.bulkhead.as_ref());
             all.push(Arc::new(Route {
                 name,
                 index,
@@ -142,6 +148,7 @@ impl Routes {
                 upstream_index,
                 timeout,
                 bulkhead: Bulkhead::new(Of::Route, config.in_flight, before),
+                slow,
                 config,
             }));
         }

@@ -55,6 +55,24 @@ pub struct RouteCounters {
     pub late_answers: AtomicU64,
 }
 
+/// Requests of a route that took longer than this: rare enough for a counter that all workers share.
+#[derive(Debug)]
+pub struct Threshold {
+    pub after: Duration,
+    pub passed: Arc<AtomicU64>,
+}
+
+impl Threshold {
+    /// One for each time; what was counted of one that was there `before` still counts.
+    pub fn all(times: &[Duration], before: &[Self]) -> Vec<Self> {
+        let passed = |after| {
+            let same = before.iter().find(|threshold| threshold.after == after);
+            same.map_or_else(Arc::default, |threshold| Arc::clone(&threshold.passed))
+        };
+        times.iter().map(|&after| Self { after, passed: passed(after) }).collect()
+    }
+}
+
 impl RouteCounters {
     /// One request was answered so, after that time.
     pub fn count(&self, answered: Answered, took: Duration) {

@@ -33,6 +33,7 @@ mod store;
 mod support;
 mod tls;
 mod upstreams;
+mod watch;
 
 /// `autotests` is off, so that a file nobody lists would silently not run.
 #[test]

@@ -5,7 +5,11 @@ mod bulkheads;
 mod endpoints;
 mod family;
 
-use std::{fmt::Error, sync::Arc, time::Duration};
+use std::{
+    fmt::Error,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     collector::Collector, encoding::DescriptorEncoder, metrics::MetricType, registry::Registry,
@@ -17,6 +21,7 @@ use super::{
     view::{counter, word},
 };
 use crate::{
+    config::units::write_duration,
     mode::Mode,
     replay::RunState,
     router::Routes,
@@ -111,6 +116,15 @@ impl Now<'_> {
                 &[("route", route)],
                 self.count(index, |counters| &counters.late_answers),
             )?;
+        }
+        let help = "Requests that took longer than a threshold of their route";
+        let mut family = out.counter("standin_slow_requests", help)?;
+        for route in &self.1.all {
+            for slow in &route.slow {
+                let threshold = write_duration(slow.after);
+                let passed = slow.passed.load(Ordering::Relaxed);
+                family.counter(&[("route", &route.name), ("threshold", &threshold)], passed)?;
+            }
         }
         let mut family = out.counter(
             "standin_not_stood_in",

@@ -86,10 +86,8 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
     ("upstream.NAME", &["egress", "backup", "http2", "schedule", "schedules", "weight"]),
-    (
-        "route.NAME",
-        &["cache", "watch", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"],
-    ),
+    ("route.NAME", &["cache", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"]),
+    ("route.NAME.watch", &["record"]),
     ("route.NAME.stand_in", &["checks", "rehearsal", "drill", "notice"]),
     (
         "route.NAME.replay",

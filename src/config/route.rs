@@ -38,6 +38,9 @@ pub struct RouteConfig {
     /// CEL to strings: what support searches entries by.
     #[serde(default)]
     pub labels: BTreeMap<String, Expr>,
+    /// What is said of single requests.
+    #[serde(default)]
+    pub watch: WatchConfig,
     /// Absent: standin never answers in the app's stead on this route.
     pub stand_in: Option<StandInConfig>,
     /// How the entries of the route are sent once the app is back.
@@ -65,6 +68,17 @@ impl RouteConfig {
             }
         }
     }
+}
+
+/// `[route.NAME.watch]`: what is said of single requests.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchConfig {
+    /// Times after which a request without the head of an answer is warned of, once each, with what it waits for; from
+    /// short to long, at most 8. None by default.
+    #[serde(with = "units::durations")]
+    #[schemars(with = "Vec<units::DurationText>")]
+    pub slow: Vec<Duration>,
 }
 
 /// `app_dedupes = { by = "x-request-id", for = "7d" }`

@@ -43,6 +43,22 @@ pub mod optional_duration {
     }
 }
 
+/// For `#[serde(with = "units::durations")]`: a list of them.
+pub mod durations {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| super::parse_duration(text).map_err(D::Error::custom)).collect()
+    }
+
+    pub fn serialize<S: serde::Serializer>(value: &[Duration], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value.iter().map(|span| super::write_duration(*span)))
+    }
+}
+
 /// For `#[serde(with = "units::size")]`: bytes.
 pub mod size {
     use serde::{Deserialize, Deserializer, de::Error};

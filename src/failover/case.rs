@@ -29,7 +29,7 @@ use crate::{
     upstream::{
         AnswerBody, Attempt, Connections, Places, UpstreamError,
         body_copy::{Copied, WholeBody},
-        request_body::{Progress, RequestBody},
+        request_body::{Progress, RequestBody, WaitsFor},
     },
 };
 
@@ -128,6 +128,7 @@ impl Case {
         let mut behind = None;
         if self.stand_in().store().anything_known() {
             self.read_body().await?;
+            self.progress.waits_for(WaitsFor::Store);
             if let Some(decided) = self.known_already(&who).await? {
                 return Ok(decided);
             }
@@ -163,6 +164,7 @@ impl Case {
     /// Reads the body to its end, if that was not done yet.
     async fn read_body(&mut self) -> Result<Option<&WholeBody>, Refusal> {
         if self.body.is_none() {
+            self.progress.waits_for(WaitsFor::Body);
             self.body = Some(self.copy.read_whole().await.map_err(Refusal::Body)?);
         }
         Ok(self.body.as_ref().and_then(Option::as_ref))
@@ -211,6 +213,7 @@ impl Case {
             Ok(places) => self.places = places,
             Err(error) => return self.nobody_answered(who, error, None).await,
         }
+        self.progress.waits_for(WaitsFor::App);
         let request = || {
             let mut head = self.head.clone();
             if let Some(wants) = self.wants_trailers {
@@ -391,6 +394,7 @@ impl Case {
         }
         cause.certainty = self.worst(who, cause.certainty);
         let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
+        self.progress.waits_for(WaitsFor::Store);
         let stand_in = self.stand_in().clone();
         let asked = self.asked(&who.request_id);
         let stood_in =

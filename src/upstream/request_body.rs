@@ -36,6 +36,18 @@ pub struct Progress {
     /// Its deadline has passed: nobody else is tried.
     over: Cell<bool>,
     fault: RefCell<Option<BodyFault>>,
+    waits_for: Cell<WaitsFor>,
+}
+
+/// What a request is waiting for, as far as that is known where it waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitsFor {
+    #[default]
+    Body,
+    /// Another request of its key or sequence.
+    Turn,
+    App,
+    Store,
 }
 
 /// What is sent to the app as the body.
@@ -84,6 +96,21 @@ impl Progress {
     /// The app has taken what there is, and waits for the client as we do.
     pub fn waits_for_client(&self) -> bool {
         self.client_slow.get()
+    }
+
+    pub fn waits_for(&self, what: WaitsFor) {
+        self.waits_for.set(what);
+    }
+
+    /// In words.
+    pub fn waited_for(&self) -> &'static str {
+        match self.waits_for.get() {
+            WaitsFor::Turn => "its turn among those of its key or sequence",
+            WaitsFor::Store => "the store",
+            WaitsFor::App if !self.connected.get() => "a connection",
+            WaitsFor::App if self.is_whole() || !self.waits_for_client() => "the app's answer",
+            WaitsFor::Body | WaitsFor::App => "the client's body",
+        }
     }
 
     pub fn set_connected(&self) {
@@ -228,5 +255,31 @@ impl Body for RequestBody {
             Self::Streamed(body, _) => body.size_hint(),
             Self::Copied(reader) => reader.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_waits_for_is_said_in_words() {
+        let progress = Progress::default();
+        assert_eq!(progress.waited_for(), "the client's body");
+        for (what, words) in [
+            (WaitsFor::Turn, "its turn among those of its key or sequence"),
+            (WaitsFor::Store, "the store"),
+            (WaitsFor::App, "a connection"),
+        ] {
+            progress.waits_for(what);
+            assert_eq!(progress.waited_for(), words);
+        }
+        progress.set_connected();
+        assert_eq!(progress.waited_for(), "the app's answer");
+        // The app has taken what there is of the body.
+        progress.asked(&Poll::<()>::Pending);
+        assert_eq!(progress.waited_for(), "the client's body");
+        progress.set_whole();
+        assert_eq!(progress.waited_for(), "the app's answer");
     }
 }

@@ -105,7 +105,7 @@ backup = [] # <-
 [route.a]
 match = "/"
 cache = {} # <-
-watch = {} # <-
+watch = { record = "errors" } # <-
 replay = { reconcile = {} } # <-
 [egress.pool] # <-
 "#,
@@ -181,6 +181,34 @@ breaker = { failures = 5000000000 } # <-
         "zero where it cannot be",
         r#"
 workers = 0 # <-
+"#,
+    ),
+    (
+        "limits that let nothing through",
+        r#"
+[upstream.app]
+endpoints = ["http://127.0.0.1:3000"]
+in_flight = 0 # <-
+[route.a]
+match = "/"
+in_flight = 0 # <-
+"#,
+    ),
+    (
+        "thresholds that warn of nothing, or out of order",
+        r#"
+[route.a]
+match = "/a"
+watch = { slow = ["1s", "0s"] } # <- 2
+[route.b]
+match = "/b"
+watch = { slow = ["5s", "1s"] } # <-
+[route.c]
+match = "/c"
+watch = { slow = ["1s", "1s"] } # <-
+[route.d]
+match = "/d"
+watch = { slow = ["1s", "2s", "3s", "4s", "5s", "6s", "7s", "8s", "9s"] } # <-
 "#,
     ),
     (

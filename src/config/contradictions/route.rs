@@ -23,6 +23,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
         }
         upstream(name, route, config, document);
         zero_timeouts(name, route, document);
+        thresholds(name, route, document);
         if route.labels.len() > MOST_LABELS {
             document.fault(&["route", name, "labels"], &format!("more than {MOST_LABELS} labels"));
         }
@@ -52,6 +53,23 @@ fn zero_timeouts(name: &str, route: &RouteConfig, document: &mut Document<'_>) {
     zero(document, &["route", name, "timeout"], route.timeout.unwrap_or(Duration::MAX));
     if let Some(dedupes) = &route.app_dedupes {
         zero(document, &["route", name, "app_dedupes", "for"], dedupes.remembers);
+    }
+}
+
+/// Each is for a request that the one before was for already.
+fn thresholds(name: &str, route: &RouteConfig, document: &mut Document<'_>) {
+    let slow = &route.watch.slow;
+    if slow.len() > MOST_THRESHOLDS {
+        let message = format!("more than {MOST_THRESHOLDS} thresholds");
+        document.fault(&["route", name, "watch", "slow"], &message);
+    }
+    for (at, after) in slow.iter().enumerate() {
+        let item = index(at);
+        zero(document, &["route", name, "watch", "slow", &item], *after);
+        if at > 0 && slow[at - 1] >= *after {
+            let message = format!("not longer than {}", write_duration(slow[at - 1]));
+            document.fault(&["route", name, "watch", "slow", &item], &message);
+        }
     }
 }
 
@@ -179,3 +197,4 @@ pub(super) fn replay_headers(
 }
 
 const MOST_LABELS: usize = 16;
+const MOST_THRESHOLDS: usize = 8;

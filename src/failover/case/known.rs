@@ -9,6 +9,7 @@ use crate::{
     store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, Seq, SequenceState},
     telemetry::Answered,
     time::UnixMillis,
+    upstream::request_body::WaitsFor,
 };
 
 /// How long a request waits for another of the same key.
@@ -22,6 +23,7 @@ impl Case {
     /// One of a key at a time, and one of a sequence: the next waits for the one before, and learns from it. The key
     /// first, then the sequence: nobody holds a sequence and waits for a key.
     pub(super) async fn take_turn(&self, who: &Identified) -> Result<Turn, Refusal> {
+        self.progress.waits_for(WaitsFor::Turn);
         let under_way = self.stand_in().under_way();
         let mut turn = Turn::default();
         if self.others_may_have(who) {
