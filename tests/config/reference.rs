@@ -187,6 +187,7 @@ fn the_example_shows_true_defaults() {
         "admin.hosts",
         "upstream.NAME.endpoints",
         "upstream.NAME.default",
+        "route.NAME.watch.slow",
         "route.NAME.stand_in.at_most.open",
         "route.NAME.stand_in.answer.headers",
         "route.NAME.replay.set_headers",
