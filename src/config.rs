@@ -49,7 +49,8 @@ pub use self::{
     store::{Ephemeral, StoreConfig},
     tls::{CertificateFiles, ClientAuth, Http2, ListenTlsConfig, TlsVersion, UpstreamTlsConfig},
     upstream::{
-        BreakerConfig, ConnectionsConfig, HealthConfig, UpstreamConfig, is_https, parse_endpoint,
+        BreakerConfig, ConnectionsConfig, HealthConfig, SlowConfig, UpstreamConfig, is_https,
+        parse_endpoint,
     },
 };
 

@@ -13,7 +13,7 @@ mod refusal;
 mod slow;
 mod tunnel;
 
-use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
@@ -34,7 +34,7 @@ use crate::{
     store::Certainty,
     telemetry::{ANSWERED, Answered, WorkerCounters, add, subtract},
     upstream::{
-        Connections, Places, UpstreamError,
+        Asking, Connections, Places, UpstreamError,
         body_copy::Budget,
         request_body::{Progress, RequestBody, WaitsFor},
     },
@@ -194,7 +194,11 @@ impl Failover {
             Err(error) => return Ok(self.counted(counting, no_answer(error))),
         };
         let request = Request::from_parts(outgoing::live_head(parts), body);
-        let asked = self.connections(&matched).exchange(request, &progress, self.timeout(&matched));
+        let Some(asking) = self.asking(&matched) else {
+            let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
+            return Ok(self.counted(counting, refused(refusal)));
+        };
+        let asked = self.connections(&matched).exchange(request, &progress, asking);
         let answer = match asked.await {
             Ok(response) => by_app(response.map(|body| Answer::App(body, places))),
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
@@ -232,7 +236,10 @@ impl Failover {
             WantsUpgrade.ask(&mut head.headers);
         }
         let request = Request::from_parts(head, RequestBody::Empty);
-        match self.connections(&matched).upgrade(request, self.timeout(&matched)).await {
+        let Some(asking) = self.asking(&matched) else {
+            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
+        };
+        match self.connections(&matched).upgrade(request, asking).await {
             Ok((response, None)) => by_app(response.map(|body| Answer::App(body, places))),
             Ok((response, Some(app))) => {
                 tunnel::begin(client, app, places, &self.0.drain);
@@ -252,10 +259,15 @@ impl Failover {
         &self.0.connections[matched.upstream_index]
     }
 
-    fn timeout(&self, matched: &Matched) -> Duration {
+    /// None where there is no upstream at all.
+    fn asking<'a>(&'a self, matched: &'a Matched) -> Option<Asking<'a>> {
         match &matched.route {
-            Some(route) => route.timeout,
-            None => self.connections(matched).upstream().config.timeout,
+            Some(route) => Some(Asking { route: &route.breaker, timeout: route.timeout }),
+            None => {
+                let route = self.0.shared.routes.without_route.as_ref()?;
+                let timeout = self.connections(matched).upstream().config.timeout;
+                Some(Asking { route, timeout })
+            }
         }
     }
 

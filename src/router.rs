@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Difference, RouteConfig, matching::RoutePattern},
     telemetry::Threshold,
     time::UnixMillis,
-    upstream::{Bulkhead, Of, Upstream},
+    upstream::{Bulkhead, Of, RouteBreaker, Upstream},
 };
 
 /// One route, ready for use; shared by all threads.
@@ -27,6 +27,7 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Position of the upstream among all.
     pub upstream_index: usize,
+    pub breaker: Arc<RouteBreaker>,
     /// From the request fully sent to the head of the answer.
     pub timeout: Duration,
     /// None: no limit.
@@ -50,6 +51,8 @@ pub struct Routes {
     pub upstreams: Vec<Arc<Upstream>>,
     /// By the position of the upstream; none where it has no limit.
     pub bulkheads: Vec<Option<Arc<Bulkhead>>>,
+    /// Of requests without a route, at the default upstream.
+    pub without_route: Option<Arc<RouteBreaker>>,
     /// Position of the upstream that takes what no route matches.
     pub default_upstream: usize,
     /// The places in counters of all routes that ever were, by name.
@@ -139,7 +142,9 @@ impl Routes {
             let slow = before.map_or(&[][..], |before| &before.slow[..]);
             let slow = Threshold::all(&config.watch.slow, slow);
             let before = before.and_then(|before| before.bulkhead.as_ref());
+            let breaker = upstream.of_route(&name);
             all.push(Arc::new(Route {
+                breaker,
                 name,
                 index,
                 place,
@@ -152,8 +157,10 @@ impl Routes {
                 config,
             }));
         }
+        let default = upstreams.get(default_upstream);
+        let without_route = default.map(|upstream| upstream.of_route(&"".into()));
         let bulkheads = upstreams.iter().map(|upstream| self.bulkhead_of(upstream)).collect();
-        Ok(Self { all, upstreams, bulkheads, default_upstream, places })
+        Ok(Self { all, upstreams, bulkheads, without_route, default_upstream, places })
     }
 
     /// The limit of an upstream that is to come; who is in flight at the one of its name still counts.

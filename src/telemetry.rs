@@ -53,6 +53,8 @@ pub struct RouteCounters {
     pub latency_sum_us: AtomicU64,
     /// Stand-ins, and refusals to stand in, by cause; small and rare.
     pub late_answers: AtomicU64,
+    /// Stand-ins that a late answer made needless: the app said yes or no after all.
+    pub spurious: AtomicU64,
 }
 
 /// Requests of a route that took longer than this: rare enough for a counter that all workers share.

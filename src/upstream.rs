@@ -20,16 +20,20 @@ mod last_look;
 pub mod request_body;
 pub mod resolve;
 mod retry_budget;
+mod route_breaker;
 mod secure;
+mod slow;
+mod switches;
 mod tries;
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     pin::pin,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -37,7 +41,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 pub use self::{
     answer_body::{AnswerBody, AnswerFault},
@@ -50,18 +57,25 @@ pub use self::{
     http1::Fault,
     last_look::at_most,
     retry_budget::ExtraTries,
+    route_breaker::{RouteBreaker, RouteState},
+    switches::{MOST_SWITCHES, Switch},
 };
 use self::{
     attempt::Timers,
     balance::{Lot, Set},
-    breaker::{Admission, Breaker, Change},
+    breaker::{Breaker, Change},
     connection::{Connection, Idle},
     endpoint::{Chosen, Endpoints},
     request_body::{Progress, RequestBody},
     retry_budget::RetryBudget,
+    route_breaker::with_cause,
+    switches::Switches,
     tries::Resend,
 };
-use crate::{config::UpstreamConfig, time::UnixMillis};
+use crate::{
+    config::{BreakerConfig, UpstreamConfig},
+    time::UnixMillis,
+};
 
 /// What all threads share of one app.
 #[derive(Debug)]
@@ -70,6 +84,12 @@ pub struct Upstream {
     pub config: UpstreamConfig,
     endpoints: Endpoints,
     breaker: Breaker,
+    /// The breakers of its routes, by their names.
+    routes: Mutex<BTreeMap<Arc<str>, Arc<RouteBreaker>>>,
+    /// Requests in a row that a connection took and nobody answered, of all routes.
+    doubts: AtomicU32,
+    suspected: Notify,
+    switches: Switches,
     extra_tries: ExtraTries,
     tls: secure::Tls,
     answered_since_start: AtomicBool,
@@ -108,6 +128,13 @@ struct Inner {
     budget: RefCell<RetryBudget>,
 }
 
+/// For whom the app is asked, and how long its answer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    pub route: &'a Arc<RouteBreaker>,
+    pub timeout: Duration,
+}
+
 /// An answer read whole.
 #[derive(Clone, Debug)]
 pub struct WholeAnswer {
@@ -128,10 +155,18 @@ pub struct Tunnel {
 
 impl Upstream {
     pub fn new(name: &str, config: UpstreamConfig) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::plain(name, config))
+    }
+
+    fn plain(name: &str, config: UpstreamConfig) -> Self {
+        Self {
             name: name.into(),
             endpoints: Endpoints::new(&config.endpoints),
-            breaker: Breaker::new(config.breaker.clone()),
+            breaker: Breaker::new(BreakerConfig { slow: None, ..config.breaker.clone() }),
+            routes: Mutex::default(),
+            doubts: AtomicU32::new(0),
+            suspected: Notify::new(),
+            switches: Switches::default(),
             extra_tries: ExtraTries::default(),
             tls: secure::load(name, &config),
             config,
@@ -139,16 +174,17 @@ impl Upstream {
             seen: AtomicBool::new(false),
             condition: watch::Sender::new(Condition::Unknown),
             last_cause: Mutex::default(),
-        })
+        }
     }
 
     /// The same app under another configuration: what was seen of it stays seen, what went wrong may have been mended.
     pub fn instead_of(before: &Self, config: UpstreamConfig) -> Arc<Self> {
-        let upstream = Self::new(&before.name, config);
+        let switches = before.switches.clone();
+        let upstream = Arc::new(Self { switches, ..Self::plain(&before.name, config) });
         upstream.seen.store(before.was_seen(), Ordering::Relaxed);
         upstream.endpoints.know_addresses_of(&before.endpoints);
         if matches!(*before.condition.borrow(), Condition::Up) {
-            upstream.answered();
+            upstream.is_there();
         }
         upstream
     }
@@ -183,7 +219,13 @@ impl Upstream {
         self.breaker.is_closed()
     }
 
-    fn answered(&self) {
+    /// The last switches of its breakers, oldest first.
+    pub fn switches(&self) -> Vec<Switch> {
+        self.switches.all()
+    }
+
+    /// It answered, whatever was asked.
+    fn is_there(&self) {
         // A load first: no line that all workers share is written while all is well.
         if !self.answered_since_start.load(Ordering::Relaxed) {
             self.answered_since_start.store(true, Ordering::Relaxed);
@@ -196,21 +238,13 @@ impl Upstream {
                 first
             });
         }
-        if let Some(change) = self.breaker.success() {
-            self.publish(change);
-        }
     }
 
-    fn failed(&self, cause: &str, trial: bool) {
-        self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).replace_range(.., cause);
-        if let Some(change) = self.breaker.failure(Instant::now(), trial) {
-            self.publish(change);
-        }
-    }
-
-    fn publish(&self, change: Change) {
+    fn publish(&self, change: Change, why: &str) {
         let cause = self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        tracing::info!(upstream = &*self.name, cause, "breaker {change:?}");
+        let why = with_cause(why, change, &cause);
+        tracing::info!(upstream = &*self.name, "breaker {change:?}: {why}");
+        self.record(None, change, why);
         self.condition.send_modify(|condition| {
             let since = match condition {
                 Condition::Down { since, .. } | Condition::Probing { since, .. } => *since,
@@ -222,18 +256,6 @@ impl Upstream {
                 Change::Closed => Condition::Up,
             };
         });
-    }
-
-    fn admit(&self) -> Result<bool, UpstreamError> {
-        let (admission, change) = self.breaker.admit(Instant::now());
-        if let Some(change) = change {
-            self.publish(change);
-        }
-        match admission {
-            Admission::Go => Ok(false),
-            Admission::Trial => Ok(true),
-            Admission::Refused { retry_after } => Err(UpstreamError::BreakerOpen { retry_after }),
-        }
     }
 }
 
@@ -264,21 +286,21 @@ impl Connections {
         &self,
         request: Request<RequestBody>,
         progress: &Rc<Progress>,
-        timeout: Duration,
+        asking: Asking<'_>,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
-        self.exchange_as(request, progress, timeout, Resend::Idempotent).await
+        self.exchange_as(request, progress, asking, Resend::Idempotent).await
     }
 
     async fn exchange_as(
         &self,
         request: Request<RequestBody>,
         progress: &Progress,
-        timeout: Duration,
+        asking: Asking<'_>,
         resend: Resend,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
+        let mut verdict = attempt::Verdict::admitted(&self.0.upstream, asking.route)?;
         let exchange = pin!(self.send(request, progress, resend));
-        let result = attempt::within(exchange, progress, timeout, self).await;
+        let result = attempt::within(exchange, progress, asking.timeout, self).await;
         verdict.tell(&result, progress);
         result
     }
@@ -288,22 +310,22 @@ impl Connections {
         &self,
         request: impl FnOnce() -> Request<RequestBody>,
         progress: Rc<Progress>,
-        timeout: Duration,
+        asking: Asking<'_>,
     ) -> Result<Attempt, UpstreamError> {
-        Attempt::start(self.clone(), request, progress, timeout)
+        Attempt::start(self.clone(), request, progress, asking)
     }
 
     /// An exchange that may end in another protocol: the answer, and the tunnel if it is a 101.
     pub async fn upgrade(
         &self,
         request: Request<RequestBody>,
-        timeout: Duration,
+        asking: Asking<'_>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted(&self.0.upstream)?;
+        let mut verdict = attempt::Verdict::admitted(&self.0.upstream, asking.route)?;
         let progress = Rc::new(Progress::default());
         progress.set_whole();
         let sent = pin!(self.send_parts(request, &progress, Resend::Never));
-        let result = attempt::within(sent, &progress, timeout, self).await;
+        let result = attempt::within(sent, &progress, asking.timeout, self).await;
         verdict.tell_status(result.as_ref().map(|(response, _)| response.status()), &progress);
         let (response, connection) = result?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -317,13 +339,13 @@ impl Connections {
     pub async fn exchange_whole(
         &self,
         request: Request<WholeBody>,
-        timeout: Duration,
+        asking: Asking<'_>,
         answer_limit: usize,
     ) -> Result<WholeAnswer, UpstreamError> {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
         let request = request.map(RequestBody::from);
-        let answer = self.exchange_as(request, &progress, timeout, Resend::Never).await?;
+        let answer = self.exchange_as(request, &progress, asking, Resend::Never).await?;
         self.read_whole(answer, answer_limit).await
     }
 

@@ -18,7 +18,7 @@ use prometheus_client::{
 use self::family::Out;
 use super::{
     Handles,
-    view::{counter, word},
+    view::{BreakerStatus, counter, word},
 };
 use crate::{
     config::units::write_duration,
@@ -127,6 +127,14 @@ impl Now<'_> {
             }
         }
         let mut family = out.counter(
+            "standin_spurious_stand_ins",
+            "Stand-ins whose app said yes or no after all, after its time-out",
+        )?;
+        for (route, index) in self.counted_routes() {
+            let n = self.count(index, |counters| &counters.spurious);
+            family.counter(&[("route", route)], n)?;
+        }
+        let mut family = out.counter(
             "standin_not_stood_in",
             "Requests that standin did not answer in the app's stead, by cause",
         )?;
@@ -199,6 +207,17 @@ impl Now<'_> {
             };
             for word in ["unknown", "up", "down", "probing"] {
                 family.gauge(&[("upstream", name), ("condition", word)], flag(word == now))?;
+            }
+        }
+        let mut family = out.gauge(
+            "standin_route_breaker",
+            "1 for the state of the route's own breaker that holds",
+        )?;
+        for route in &self.1.all {
+            let now = BreakerStatus::of(&route.breaker).state;
+            for state in BreakerStatus::STATES {
+                let labels = [("route", &*route.name), ("state", state)];
+                family.gauge(&labels, flag(state == now))?;
             }
         }
         let mut family = out.gauge("standin_mode", "1 for the mode in which the route acts")?;

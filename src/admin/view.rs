@@ -10,6 +10,7 @@ mod route;
 mod run;
 mod sentence;
 mod status;
+mod switch;
 mod tls;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use self::{
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},
     status::{Status, StoreStatus, UpstreamStatus},
+    switch::{BreakerStatus, SwitchView},
     tls::{CertificateView, TlsView},
 };
 pub(crate) use self::{

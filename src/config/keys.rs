@@ -45,6 +45,7 @@ pub(super) fn filling(schema: &Value) -> &'static str {
         (_, Some("standin-size")) => "\"1KiB\"",
         (_, Some("standin-address")) => "\"127.0.0.1:0\"",
         (Some("integer"), _) => "200",
+        (Some("number"), _) => "0.5",
         (Some("boolean"), _) => "false",
         (Some("array"), _) => "[]",
         // The only required table and enum; a test holds that each required key is served.

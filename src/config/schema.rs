@@ -61,6 +61,7 @@ pub(super) fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
 pub(super) fn toml_type(form: &Value) -> Option<&str> {
     match form.get("type").and_then(Value::as_str) {
         Some("object") => Some("table"),
+        Some("number") => Some("float"),
         other => other,
     }
 }
@@ -105,6 +106,7 @@ fn wanted_form(form: &Value) -> String {
         (_, Some("standin-network")) => text("an address or network"),
         (Some("string"), _) => "a string in quotes".to_owned(),
         (Some("integer"), _) => "a whole number".to_owned(),
+        (Some("float"), _) => "a number with a point, for example 0.5".to_owned(),
         (Some("boolean"), _) => "true or false".to_owned(),
         (Some("array"), _) => match form.get("items") {
             Some(items) => format!("a list `[…]`, each {}", wanted(items)),

@@ -81,13 +81,14 @@ pub struct HealthConfig {
     pub always: bool,
 }
 
-/// `[upstream.NAME.breaker]`: when the app counts as down, and when it is tried again.
+/// `[upstream.NAME.breaker]`: when the app, or one route of it, counts as down, and when it is tried again.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// Failures in a row (no answer, or 5xx) that open the breaker.
+    /// Failures in a row that open the breaker: connections that fail count for the app; timeouts, broken connections,
+    /// 502, 503 and 504 for their route, and for the app if it does not answer the health question either.
     pub failures: u32,
-    /// First time the breaker stays open; doubles with each failed trial.
+    /// First time the breaker stays open; doubles with each failed trial, and where it flaps.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub min_open: Duration,
@@ -97,6 +98,22 @@ pub struct BreakerConfig {
     pub max_open: Duration,
     /// Successes in a row, while half-open, that close the breaker.
     pub successes: u32,
+    /// Opens the breaker of a route whose answers have become slow; absent: slow answers are answers.
+    pub slow: Option<SlowConfig>,
+}
+
+/// `slow` in `[upstream.NAME.breaker]`: the `quantile` of the last `of_last` answers of a route is `above` this time.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlowConfig {
+    /// Which of the answers counts, sorted by their time: `0.9` is the one that nine of ten are not slower than.
+    pub quantile: f64,
+    /// The time to the head of the answer that is too long.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub above: Duration,
+    /// Answers that are looked at, the newest; fewer decide nothing.
+    pub of_last: usize,
 }
 
 /// `[upstream.NAME.connections]`
@@ -190,6 +207,7 @@ impl Default for BreakerConfig {
             min_open: Duration::from_secs(1),
             max_open: Duration::from_secs(30),
             successes: 1,
+            slow: None,
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
-        AnswerBody, Attempt, Connections, Places, UpstreamError,
+        AnswerBody, Asking, Attempt, Connections, Places, UpstreamError,
         body_copy::{Copied, WholeBody},
         request_body::{Progress, RequestBody, WaitsFor},
     },
@@ -221,8 +221,8 @@ impl Case {
             }
             Request::from_parts(head, RequestBody::Copied(self.copy.reader()))
         };
-        let attempt =
-            self.connections().attempt(request, Rc::clone(&self.progress), self.route.timeout);
+        let asking = Asking { route: &self.route.breaker, timeout: self.route.timeout };
+        let attempt = self.connections().attempt(request, Rc::clone(&self.progress), asking);
         let mut attempt = match attempt {
             Ok(attempt) => attempt,
             Err(error) => return self.nobody_answered(who, error, None).await,

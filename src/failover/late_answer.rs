@@ -98,6 +98,7 @@ async fn settle(waiting: Waiting) {
     let Ok(stored) = store.load(entry.seq()).await else { return };
     let closed = match replay::late_outcome(&stored, &route, &answer) {
         Some((outcome, why)) => {
+            counters.route(route.place).spurious.fetch_add(1, Ordering::Relaxed);
             let why = format!("after its deadline the app answered: {why}");
             store.close_late(&entry, outcome, &why, kept(&answer)).await
         }

@@ -51,7 +51,9 @@ impl Work {
             if self.parts.store.open_in(&scope) == 0 {
                 continue;
             }
-            let plays = |place: &usize| self.plays_by_itself(lane, *place);
+            let plays = |place: &usize| {
+                self.plays_by_itself(lane, *place) && lane.gate_of(*place, now).is_ok()
+            };
             let due = (0..lane.routes.len()).filter(plays).any(|place| {
                 let scope = narrowed(&scope, lane, place);
                 !self.parts.store.due(&scope, wall, 1).is_empty()
@@ -146,7 +148,7 @@ impl Work {
         }
         let of_route = lane.routes[place].route.config.replay.pace.get();
         let room = lane
-            .gate(now)?
+            .gate_of(place, now)?
             .min(of_route.saturating_sub(lane.routes[place].in_flight))
             .min(MOST_IN_FLIGHT.saturating_sub(self.in_flight()));
         if room == 0 {

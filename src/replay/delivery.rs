@@ -30,7 +30,7 @@ use crate::{
     router::Route,
     store::{Certainty, Entry, HeldReason, Lease, Outcome, Sending, StoreError, Verdict},
     time::UnixMillis,
-    upstream::{Connections, UpstreamError, WholeAnswer, at_most},
+    upstream::{Asking, Connections, UpstreamError, WholeAnswer, at_most},
 };
 
 /// Delivers entries, several at once, on one thread.
@@ -170,7 +170,9 @@ impl Delivery {
             Err(unsendable) => return unsent(now, &unsendable.to_string()),
         };
         let limit = longest_exchange(route, connections);
-        let exchange = connections.exchange_whole(request, route.timeout, ANSWER_LIMIT);
+        let breaker = connections.upstream().of_route(&route.name);
+        let asking = Asking { route: &breaker, timeout: route.timeout };
+        let exchange = connections.exchange_whole(request, asking, ANSWER_LIMIT);
         let result = at_most(limit, exchange).await.unwrap_or_else(|| {
             let endpoint = connections.upstream().name.to_string();
             Err(UpstreamError::Timeout { endpoint, limit })

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     router::Route,
     telemetry::{ANSWERED, Answered, Counters},
-    upstream::{Condition, Connections, Upstream},
+    upstream::{Condition, Connections, RouteBreaker, Upstream, breaker::Outlook},
 };
 
 /// See the module.
@@ -39,6 +39,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct LaneRoute {
     pub route: Arc<Route>,
+    /// Of this route at this upstream.
+    breaker: Arc<RouteBreaker>,
     pub in_flight: u32,
     /// A person stopped a run of it: nothing starts by itself until the app was down and is back.
     pub stopped: bool,
@@ -68,10 +70,14 @@ impl Lane {
             leading_here.map(|route| route.config.replay.pace.get()).fold(0, u32::saturating_add);
         let condition = upstream.condition();
         let seen = condition.borrow().clone();
-        let in_lane = |route| LaneRoute { route, in_flight: 0, stopped: false };
+        let in_lane = |route: Arc<Route>| {
+            let breaker = upstream.of_route(&route.name);
+            LaneRoute { route, breaker, in_flight: 0, stopped: false }
+        };
+        let lane_routes = routes.iter().map(Arc::clone).map(in_lane).collect();
         Self {
             connections: Connections::new(Arc::clone(&upstream)),
-            routes: routes.iter().map(Arc::clone).map(in_lane).collect(),
+            routes: lane_routes,
             seen,
             condition,
             upstream,
@@ -139,6 +145,20 @@ impl Lane {
             Condition::Down { cause, .. } => {
                 let why = format!("{} is down: {cause}", self.upstream.name);
                 Err(Closed { why, until: self.trial_at })
+            }
+        }
+    }
+
+    /// The same for one route of it, by the route's own breaker: a canary when it is half-open, nothing while it is open.
+    pub(super) fn gate_of(&self, place: usize, now: Instant) -> Result<u32, Closed> {
+        let room = self.gate(now)?;
+        let route = &self.routes[place];
+        match route.breaker.outlook(now) {
+            Outlook::Free => Ok(room),
+            Outlook::Canary => Ok(room.min(1_u32.saturating_sub(route.in_flight))),
+            Outlook::Nothing { until } => {
+                let why = format!("the breaker of route {} is open", route.route.name);
+                Err(Closed { why, until: Some(until) })
             }
         }
     }

@@ -14,9 +14,10 @@ use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    AnswerBody, Connections, Upstream, UpstreamError, in_flight,
+    AnswerBody, Asking, Connections, RouteBreaker, Upstream, UpstreamError, in_flight,
     last_look::LastLook,
     request_body::{Progress, RequestBody},
+    route_breaker::{Failure, Trials},
     tries::Resend,
 };
 
@@ -36,9 +37,10 @@ impl Attempt {
         connections: Connections,
         request: impl FnOnce() -> Request<RequestBody>,
         progress: Rc<Progress>,
-        timeout: Duration,
+        asking: Asking<'_>,
     ) -> Result<Self, UpstreamError> {
-        let verdict = Verdict::admitted(connections.upstream())?;
+        let timeout = asking.timeout;
+        let verdict = Verdict::admitted(connections.upstream(), asking.route)?;
         let request = request();
         let (of_body, home) = (Rc::clone(&progress), connections.clone());
         let exchange =
@@ -102,6 +104,9 @@ where
             }
             Some(timer) => timer,
         };
+        if !sent && progress.is_sent() && home.upstream().config.breaker.slow.is_some() {
+            progress.set_sent_at(Instant::now());
+        }
         sent = progress.is_sent();
         while timer.as_mut().poll(cx).is_ready() {
             let moved = frames != progress.frames() || progress.waits_for_client();
@@ -149,21 +154,26 @@ impl Timers {
 
 const MOST_TIMERS: usize = 1024;
 
-/// Tells the breaker how one admitted exchange went, whichever endpoints it took; one that ends unsaid (its client left)
+/// Tells the breakers how one admitted exchange went, whichever endpoints it took; one that ends unsaid (its client left)
 /// says nothing about the app.
 pub(super) struct Verdict {
     upstream: Arc<Upstream>,
-    trial: bool,
+    route: Arc<RouteBreaker>,
+    trials: Trials,
     told: bool,
-    /// When it began, where several endpoints may answer meanwhile.
+    /// When it began, where several endpoints may answer meanwhile, or where the time counts.
     began: Option<Instant>,
 }
 
 impl Verdict {
-    pub(super) fn admitted(upstream: &Arc<Upstream>) -> Result<Self, UpstreamError> {
-        let trial = upstream.admit()?;
-        let began = upstream.endpoints.are_several().then(Instant::now);
-        Ok(Self { trial, upstream: Arc::clone(upstream), told: false, began })
+    pub(super) fn admitted(
+        upstream: &Arc<Upstream>,
+        route: &Arc<RouteBreaker>,
+    ) -> Result<Self, UpstreamError> {
+        let trials = upstream.admit(route)?;
+        let timed = upstream.endpoints.are_several() || upstream.config.breaker.slow.is_some();
+        let (upstream, route) = (Arc::clone(upstream), Arc::clone(route));
+        Ok(Self { trials, upstream, route, told: false, began: timed.then(Instant::now) })
     }
 
     pub(super) fn tell(&mut self, answer: &Answer, progress: &Progress) {
@@ -179,33 +189,44 @@ impl Verdict {
         match answer {
             // A gateway in front of the app says that the app is not there; a 500 is the app's own.
             Ok(status) if in_flight::is_gateways(status) => {
-                self.tell_failure(in_flight::GATEWAY, progress);
+                self.tell_failure(Failure::OfRoute(in_flight::GATEWAY), progress);
             }
-            Ok(_) => self.upstream.answered(),
+            Ok(_) => self.upstream.answered(&self.route, self.took(progress)),
             Err(error) if error.reason().is_some() => {
-                self.tell_failure(&error.to_string(), progress);
+                let cause = error.to_string();
+                let failure = match error {
+                    UpstreamError::Connect { .. } => Failure::OfApp(&cause),
+                    _ => Failure::OfRoute(&cause),
+                };
+                self.tell_failure(failure, progress);
             }
             Err(_) => self.told = false,
         }
     }
 
+    /// From the request fully sent, as far as that was seen.
+    fn took(&self, progress: &Progress) -> Option<Duration> {
+        self.upstream.config.breaker.slow.as_ref()?;
+        Some(progress.sent_at().or(self.began)?.elapsed())
+    }
+
     /// An endpoint that fails while another answers is no outage.
-    fn tell_failure(&mut self, cause: &str, progress: &Progress) {
+    fn tell_failure(&mut self, failure: Failure<'_>, progress: &Progress) {
         let another_answered = self.began.zip(progress.on()).is_some_and(|(began, (on, _))| {
             self.upstream.endpoints.another_answered(on.endpoint, began)
         });
         if another_answered {
             self.told = false;
         } else {
-            self.upstream.failed(cause, self.trial);
+            self.upstream.failed(&self.route, failure, self.trials);
         }
     }
 }
 
 impl Drop for Verdict {
     fn drop(&mut self) {
-        if self.trial && !self.told {
-            self.upstream.breaker.trial_void();
+        if !self.told {
+            self.upstream.void(&self.route, self.trials);
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Asks whether the app is back while it is down, and endpoints whether they are back while they are ejected; publishes
-//! the answers through breaker and ejection. A task of the server.
+//! Asks whether the app is back while it is down, whether it is there at all when requests of a route fail, and endpoints
+//! whether they are back while they are ejected; publishes the answers through breaker and ejection. A task of the
+//! server.
 
 use std::time::Duration;
 
@@ -30,18 +31,30 @@ pub async fn watch(connections: Connections) {
             tokio::select! {
                 changed = condition.changed() => if changed.is_err() { return },
                 () = upstream.endpoints.somebody_ejected() => {}
+                () = upstream.is_suspected() => look_into(&connections).await,
             }
             continue;
         }
         let any_answers = ask_all(&connections, &to_ask).await;
         match now {
-            Condition::Unknown if any_answers => upstream.answered(),
-            Condition::Down { .. } if any_answers => {
-                upstream.breaker.healthy().into_iter().for_each(|change| upstream.publish(change));
-            }
+            Condition::Unknown if any_answers => upstream.is_there(),
+            Condition::Down { .. } if any_answers => upstream.is_healthy(),
             _ => {}
         }
-        tokio::time::sleep(upstream.config.health.interval).await;
+        tokio::select! {
+            () = tokio::time::sleep(upstream.config.health.interval) => {}
+            () = upstream.is_suspected() => look_into(&connections).await,
+        }
+    }
+}
+
+/// Requests of a route fail: is it the route or the app?
+async fn look_into(connections: &Connections) {
+    let upstream = connections.upstream();
+    let is_down = matches!(*upstream.condition.borrow(), Condition::Down { .. });
+    let all: Vec<usize> = (0..upstream.endpoints.len()).collect();
+    if !is_down && !ask_all(connections, &all).await {
+        upstream.suspicion_holds();
     }
 }
 

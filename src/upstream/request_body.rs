@@ -28,6 +28,7 @@ pub struct Progress {
     whole: Cell<bool>,
     /// A connection to the app has taken the request.
     connected: Cell<bool>,
+    sent_at: Cell<Option<Instant>>,
     frames: Cell<u64>,
     /// Asked for more, the client had none yet.
     client_slow: Cell<bool>,
@@ -123,6 +124,15 @@ impl Progress {
 
     pub(super) fn on(&self) -> Option<(Chosen, Instant)> {
         self.on.get()
+    }
+
+    pub(super) fn set_sent_at(&self, at: Instant) {
+        self.sent_at.set(Some(at));
+    }
+
+    /// When it was seen to be sent, where somebody wants to know.
+    pub(super) fn sent_at(&self) -> Option<Instant> {
+        self.sent_at.get()
     }
 
     pub(super) fn set_over(&self) {

@@ -99,7 +99,7 @@ fn value_in_words(schema: &Value) -> String {
         (Some("standin-size"), _) => "size",
         (Some("standin-address"), _) => "address",
         (Some("standin-network"), _) => "network",
-        (_, Some("integer")) => "number",
+        (_, Some("integer" | "number")) => "number",
         (_, Some("boolean")) => "true, false",
         (_, Some("array")) => return format!("list of: {}", value_in_words(&schema["items"])),
         (_, Some("object")) if is_table(schema) => "table",

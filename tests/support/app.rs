@@ -56,6 +56,10 @@ pub enum Behaviour {
     Status(StatusCode),
     /// Never an answer.
     Hang,
+    /// Never an answer to requests for this path; the usual one to others.
+    HangOn(&'static str),
+    /// The usual answer, after a while for this path.
+    SlowOn(&'static str, Duration),
     /// The connection closes instead of an answer.
     Cut,
     Custom(Arc<Custom>),
@@ -256,6 +260,12 @@ async fn answer(
             Ok(Response::builder().status(status).body(Full::default()).unwrap())
         }
         Behaviour::Hang => std::future::pending().await,
+        Behaviour::HangOn(path) if seen.target == path => std::future::pending().await,
+        Behaviour::SlowOn(path, delay) if seen.target == path => {
+            tokio::time::sleep(delay).await;
+            Ok(usual(&seen))
+        }
+        Behaviour::HangOn(_) | Behaviour::SlowOn(..) => Ok(usual(&seen)),
         Behaviour::Cut => Err(io::Error::other("cut on purpose")),
         Behaviour::Custom(answer) => Ok(answer(&seen).map(Full::new)),
     }

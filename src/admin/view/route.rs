@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{At, grouped};
+use super::{At, BreakerStatus, grouped};
 use crate::{
     admin::Handles,
     mode::Mode,
@@ -35,6 +35,12 @@ pub struct RouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_open: Option<At>,
     pub caps: Vec<CapUse>,
+    /// Of this route alone; the whole upstream has one of its own, its condition.
+    #[serde(default)]
+    pub breaker: BreakerStatus,
+    /// Stand-ins, since the start, whose app answered after all once its time was over: patience would have spared them.
+    #[serde(default)]
+    pub spurious: u64,
 }
 
 /// How requests ended since start.
@@ -77,6 +83,10 @@ impl RouteStatus {
             mode: handles.modes.of(&route.name),
             answers: Answers::of(&handles.counters, route.place),
             caps: caps(route, totals),
+            breaker: BreakerStatus::of(&route.breaker),
+            spurious: handles
+                .counters
+                .sum(|worker| counter(worker, route.place, |route| &route.spurious)),
             ..Self::gone(&route.name, totals)
         }
     }
@@ -95,6 +105,8 @@ impl RouteStatus {
             open_sum: totals.open_sum,
             oldest_open: totals.oldest_open.map(At),
             caps: Vec::new(),
+            breaker: BreakerStatus::default(),
+            spurious: 0,
         }
     }
 }

@@ -191,6 +191,14 @@ impl Known<'_> {
         let full = route.caps.iter().find(|cap| cap.used >= cap.limit);
         let upstream = self.upstreams.iter().find(|upstream| upstream.name == route.upstream);
         let down = upstream.filter(|u| matches!(&*u.condition, "down" | "probing"));
+        if down.is_none() && !route.breaker.is_closed() {
+            let since = route
+                .breaker
+                .since
+                .map_or_else(String::new, |since| format!(" since {}", since.short(self.now)));
+            let cause = route.breaker.cause.as_deref().unwrap_or("its breaker is open");
+            say(Severity::Warn, format!("{name} alone does not answer{since}: {cause}."));
+        }
         if let (Some(upstream), true) = (down, route.stands_in) {
             let since = self.since(upstream);
             match (full, self.store.accepting, route.mode) {
@@ -289,7 +297,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::view::{Answers, At, CapUse, ModeView};
+    use crate::admin::view::{Answers, At, BreakerStatus, CapUse, ModeView};
 
     const NOW: UnixMillis = UnixMillis(1_795_356_125_250);
 
@@ -307,6 +315,8 @@ mod tests {
             open_sum: 0,
             oldest_open: None,
             caps: vec![CapUse { cap: "open".into(), used: 0, limit: 10, ratio: 0.0 }],
+            breaker: BreakerStatus::default(),
+            spurious: 0,
         }
     }
 

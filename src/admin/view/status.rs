@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity, TlsView,
-    sentence::Known,
+    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity,
+    SwitchView, TlsView, sentence::Known,
 };
 use crate::{
     admin::{Handles, text},
@@ -42,6 +42,9 @@ pub struct Status {
     pub tls: Vec<TlsView>,
     /// Routes of the configuration, then those that only entries know.
     pub routes: Vec<RouteStatus>,
+    /// The last switches of all breakers, newest first.
+    #[serde(default)]
+    pub switches: Vec<SwitchView>,
     /// Requests without a route.
     pub without_route: Answers,
     /// Replay runs that go on now.
@@ -138,6 +141,7 @@ impl Status {
             upstreams,
             tls,
             routes,
+            switches: SwitchView::last_of(&known),
             without_route: Answers::of(&handles.counters, 0),
             runs_going_on: going_on as u64,
             connections_open: handles.counters.sum(|worker| &worker.connections_open),

@@ -104,6 +104,16 @@ fn times(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
         (&within("breaker", "min_open"), breaker.min_open),
         (&within("breaker", "max_open"), breaker.max_open),
     );
+    if let Some(slow) = &breaker.slow {
+        let at = |key| ["upstream", name, "breaker", "slow", key];
+        zero(document, &at("above"), slow.above);
+        if !(slow.quantile > 0.0 && slow.quantile <= 1.0) {
+            document.fault(&at("quantile"), "not between 0 and 1");
+        }
+        if !(1..=MOST_ANSWERS).contains(&slow.of_last) {
+            document.fault(&at("of_last"), &format!("not between 1 and {MOST_ANSWERS}"));
+        }
+    }
     zero(document, &within("connections", "idle_time"), upstream.connections.idle_time);
 }
 
@@ -159,3 +169,5 @@ pub(super) fn not_above(
 
 const MOST_ENDPOINTS: usize = 256;
 const MOST_RETRIES: u32 = 100;
+/// Answers that a breaker remembers, per route.
+const MOST_ANSWERS: usize = 1000;

@@ -81,7 +81,9 @@ impl Case {
 
     /// Asked at all and not known to be down.
     fn app_answers(&self) -> bool {
-        self.at_once().is_none() && self.route.upstream.is_admitting()
+        self.at_once().is_none()
+            && self.route.upstream.is_admitting()
+            && self.route.breaker.is_closed()
     }
 
     /// Whether the app would notice a closed entry that comes a second time. What cannot be read is not sent on.
