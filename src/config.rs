@@ -7,6 +7,7 @@ mod admin;
 mod contradictions;
 mod difference;
 mod document;
+mod egress;
 mod endpoints;
 mod faults;
 mod files;
@@ -35,6 +36,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     admin::{AdminConfig, AdminToken, LogConfig, LogFormat},
     difference::Difference,
+    egress::{
+        CoolingConfig, EgressConfig, EgressPools, EgressProxy, ProxyPassword, ProxyTable, ProxyUrl,
+        RouteEgressConfig, Tunnel,
+    },
     endpoints::{
         Balance, EjectionConfig, ResolverConfig, ResolverKind, ResolverServers, RetryBudgetConfig,
     },
@@ -84,6 +89,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, UpstreamConfig>,
     /// The routes, by name.
     pub route: BTreeMap<String, RouteConfig>,
+    /// Pools of egress proxies through which upstreams are reached, by name.
+    pub egress: EgressPools,
     /// What `${env:}` and `${file:}` gave, so that nothing that is shown shows it.
     #[serde(skip)]
     pub secrets: Secrets,
@@ -127,7 +134,8 @@ impl std::fmt::Debug for Config {
         let head = format!(
             "{role:?} {workers:?} {drain:?} {listen:?} {admin:?} {log:?} {store:?} {request_id:?} {replay:?}"
         );
-        let whole = format!("Config({head} {:?} {:?})", self.upstream, self.route);
+        let whole =
+            format!("Config({head} {:?} {:?} {:?})", self.upstream, self.route, self.egress);
         f.write_str(&self.secrets.hide(&whole))
     }
 }
@@ -146,6 +154,7 @@ impl Default for Config {
             replay: ReplaysConfig::default(),
             upstream: BTreeMap::new(),
             route: BTreeMap::new(),
+            egress: BTreeMap::new(),
             secrets: Secrets::default(),
             written: difference::Written::default(),
         }

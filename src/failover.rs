@@ -12,12 +12,13 @@ mod outgoing;
 mod refusal;
 mod slow;
 mod tunnel;
+mod way_out;
 
 use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -193,7 +194,8 @@ impl Failover {
             Ok(places) => places,
             Err(error) => return Ok(self.counted(counting, no_answer(error))),
         };
-        let request = Request::from_parts(outgoing::live_head(parts), body);
+        let head = self.outgoing(outgoing::live_head, parts, &matched);
+        let request = Request::from_parts(head, body);
         let Some(asking) = self.asking(&matched) else {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
             return Ok(self.counted(counting, refused(refusal)));
@@ -231,7 +233,7 @@ impl Failover {
         };
         let client = hyper::upgrade::on(&mut request);
         let (parts, _body) = request.into_parts();
-        let mut head = outgoing::head(parts);
+        let mut head = self.outgoing(outgoing::head, parts, &matched);
         if !stands_in {
             WantsUpgrade.ask(&mut head.headers);
         }
@@ -253,6 +255,22 @@ impl Failover {
     fn enter(&self, route: Option<&Route>, upstream: usize) -> Result<Places, UpstreamError> {
         let of_upstream = self.0.shared.routes.bulkheads.get(upstream).and_then(Option::as_deref);
         Places::enter(route.and_then(|route| route.bulkhead.as_ref()), of_upstream)
+    }
+
+    /// The head as it leaves, with its way out where the upstream has a pool of egress proxies.
+    fn outgoing(&self, leave: fn(Parts) -> Parts, parts: Parts, matched: &Matched) -> Parts {
+        let route = matched.route.as_ref();
+        let lane = match route {
+            Some(route) => route.egress.as_ref(),
+            None => self.connections(matched).upstream().egress.as_ref(),
+        };
+        let Some(lane) = lane else { return leave(parts) };
+        let client_ip = way_out::client_ip(&parts);
+        let mut head = leave(parts);
+        let id = way_out::request_id(&head, &self.0.shared.request_id);
+        let job = way_out::job(lane, &head, &matched.params, client_ip, id);
+        head.extensions.insert(job);
+        head
     }
 
     fn connections(&self, matched: &Matched) -> &Connections {

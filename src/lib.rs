@@ -30,6 +30,7 @@
 //! | [`filter_chain`] | the filters in order, a reason for each place |
 //! | [`router`], [`canonical`] | which route; the path that routes are matched on |
 //! | [`failover`] | who answers: the one decision |
+//! | [`egress`] | pools of proxies through which an upstream is reached; off unless configured |
 //! | [`upstream`] | one exchange with the app, and what it left behind |
 //! | [`stand_in`] | assess → append → answer |
 //! | [`store`] | keeps what was promised |
@@ -49,6 +50,7 @@ pub mod cli;
 pub mod client_body;
 pub mod clocks;
 pub mod config;
+pub mod egress;
 pub mod expr;
 pub mod failover;
 pub mod filter_chain;

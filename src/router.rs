@@ -10,6 +10,7 @@ pub use self::live::LiveRoutes;
 use crate::{
     canonical::canonical_path,
     config::{Config, Difference, RouteConfig, matching::RoutePattern},
+    egress::{Lane, Pools},
     telemetry::Threshold,
     time::UnixMillis,
     upstream::{Bulkhead, Of, RouteBreaker, Upstream},
@@ -34,6 +35,8 @@ pub struct Route {
     pub bulkhead: Option<Bulkhead>,
     /// When a request of it is warned of.
     pub slow: Vec<Threshold>,
+    /// Its way into the upstream's pool of egress proxies, where there is one.
+    pub egress: Option<Lane>,
     pub config: RouteConfig,
 }
 
@@ -57,6 +60,8 @@ pub struct Routes {
     pub default_upstream: usize,
     /// The places in counters of all routes that ever were, by name.
     places: HashMap<Arc<str>, usize>,
+    /// Pools of egress proxies; none unless configured.
+    pub egress: Pools,
 }
 
 /// What the router found for one request.
@@ -88,6 +93,11 @@ impl Routes {
     /// What these routes become by a configuration that was checked. An upstream without a difference stays as it is,
     /// with its connections and all that is known of it; a changed one takes over what was seen.
     pub fn changed(&self, config: &Config, differences: &[Difference]) -> Result<Self, RouteFault> {
+        let egress = self
+            .egress
+            .changed(&config.egress)
+            .map_err(|fault| RouteFault { route: "-".to_owned(), cause: fault.to_string() })?;
+        let pool = |name: &Option<String>| name.as_ref().and_then(|name| egress.get(name));
         let upstreams: Vec<_> = config
             .upstream
             .iter()
@@ -95,10 +105,11 @@ impl Routes {
                 let before = self.upstreams.iter().find(|upstream| *upstream.name == **name);
                 let section = format!("upstream.{name}.");
                 let is_other = differences.iter().any(|one| one.key.starts_with(&section));
+                let lane = pool(&of.egress).map(|pool| Lane::new(pool, None));
                 match before {
                     Some(same) if !is_other => Arc::clone(same),
-                    Some(before) => Upstream::instead_of(before, of.clone()),
-                    None => Upstream::new(name, of.clone()),
+                    Some(before) => Upstream::instead_of(before, of.clone(), lane),
+                    None => Upstream::by_way_of(name, of.clone(), lane),
                 }
             })
             .collect();
@@ -135,6 +146,8 @@ impl Routes {
                 });
             };
             let timeout = route.timeout.unwrap_or(upstream.config.timeout);
+            let egress =
+                pool(&upstream.config.egress).map(|pool| Lane::new(pool, Some((name, route))));
             let (name, config): (Arc<str>, _) = (name.as_str().into(), route.clone());
             let next = places.len() + 1;
             let place = *places.entry(Arc::clone(&name)).or_insert(next);
@@ -152,6 +165,7 @@ impl Routes {
                 upstream,
                 upstream_index,
                 timeout,
+                egress,
                 bulkhead: Bulkhead::new(Of::Route, config.in_flight, before),
                 slow,
                 config,
@@ -160,7 +174,7 @@ impl Routes {
         let default = upstreams.get(default_upstream);
         let without_route = default.map(|upstream| upstream.of_route(&"".into()));
         let bulkheads = upstreams.iter().map(|upstream| self.bulkhead_of(upstream)).collect();
-        Ok(Self { all, upstreams, bulkheads, without_route, default_upstream, places })
+        Ok(Self { all, upstreams, bulkheads, without_route, default_upstream, places, egress })
     }
 
     /// The limit of an upstream that is to come; who is in flight at the one of its name still counts.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod control;
+mod follow;
 mod outage;
 mod worker;
 
@@ -101,6 +102,8 @@ async fn start(
     let routes = Arc::new(Routes::new(config)?);
     let store = open_store(config, hidden)?;
     outage::recall(&routes, &store).await;
+    routes.egress.recall(&store).await?;
+    follow::first(&routes.egress, &store).await;
     let tls = config.listen.tls.as_ref().map(|tls| tls::server::load(tls, config.listen.http2));
     let tls = tls.transpose()?.map(Arc::new);
     let modes = Modes::recall(store.clone()).await?;
@@ -202,7 +205,9 @@ fn announce(address: SocketAddr, admin: SocketAddr) -> io::Result<()> {
 
 /// Without a stand-in there is nothing to keep, unless something was kept before.
 fn needs_store(config: &Config) -> bool {
-    config.route.values().any(|route| route.stand_in.is_some()) || config.store.path.exists()
+    let keeps = config.route.values().any(|route| route.stand_in.is_some());
+    // What people change in a pool of egress proxies is kept, too.
+    keeps || !config.egress.is_empty() || config.store.path.exists()
 }
 
 fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {

@@ -24,10 +24,11 @@ mod route_breaker;
 mod secure;
 mod slow;
 mod switches;
+mod through;
 mod tries;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     pin::pin,
     rc::Rc,
@@ -74,6 +75,7 @@ use self::{
 };
 use crate::{
     config::{BreakerConfig, UpstreamConfig},
+    egress::Lane,
     time::UnixMillis,
 };
 
@@ -82,6 +84,8 @@ use crate::{
 pub struct Upstream {
     pub name: Arc<str>,
     pub config: UpstreamConfig,
+    /// The way of jobs without a route into its pool of egress proxies, where there is one.
+    pub egress: Option<Lane>,
     endpoints: Endpoints,
     breaker: Breaker,
     /// The breakers of its routes, by their names.
@@ -126,6 +130,8 @@ struct Inner {
     timers: Timers,
     lot: Lot,
     budget: RefCell<RetryBudget>,
+    /// Which endpoint is next by way of an egress proxy.
+    turn: Cell<usize>,
 }
 
 /// For whom the app is asked, and how long its answer may take.
@@ -155,12 +161,18 @@ pub struct Tunnel {
 
 impl Upstream {
     pub fn new(name: &str, config: UpstreamConfig) -> Arc<Self> {
-        Arc::new(Self::plain(name, config))
+        Self::by_way_of(name, config, None)
     }
 
-    fn plain(name: &str, config: UpstreamConfig) -> Self {
+    /// One that is reached through a pool of egress proxies.
+    pub fn by_way_of(name: &str, config: UpstreamConfig, egress: Option<Lane>) -> Arc<Self> {
+        Arc::new(Self::plain(name, config, egress))
+    }
+
+    fn plain(name: &str, config: UpstreamConfig, egress: Option<Lane>) -> Self {
         Self {
             name: name.into(),
+            egress,
             endpoints: Endpoints::new(&config.endpoints),
             breaker: Breaker::new(BreakerConfig { slow: None, ..config.breaker.clone() }),
             routes: Mutex::default(),
@@ -178,9 +190,9 @@ impl Upstream {
     }
 
     /// The same app under another configuration: what was seen of it stays seen, what went wrong may have been mended.
-    pub fn instead_of(before: &Self, config: UpstreamConfig) -> Arc<Self> {
+    pub fn instead_of(before: &Self, config: UpstreamConfig, egress: Option<Lane>) -> Arc<Self> {
         let switches = before.switches.clone();
-        let upstream = Arc::new(Self { switches, ..Self::plain(&before.name, config) });
+        let upstream = Arc::new(Self { switches, ..Self::plain(&before.name, config, egress) });
         upstream.seen.store(before.was_seen(), Ordering::Relaxed);
         upstream.endpoints.know_addresses_of(&before.endpoints);
         if matches!(*before.condition.borrow(), Condition::Up) {
@@ -264,8 +276,8 @@ impl Connections {
         let idle = Idle::new(upstream.endpoints.len());
         let budget = RetryBudget::new(upstream.config.retry_budget.clone(), Instant::now());
         let budget = RefCell::new(budget);
-        let (lot, timers) = (Lot::by_chance(), Timers::default());
-        Self(Rc::new(Inner { upstream, idle, timers, lot, budget }))
+        let (lot, timers, turn) = (Lot::by_chance(), Timers::default(), Cell::new(0));
+        Self(Rc::new(Inner { upstream, idle, timers, lot, budget, turn }))
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {

@@ -518,7 +518,8 @@ async fn the_health_address_shows_health_and_metrics_only() {
 
 #[tokio::test]
 async fn every_route_of_the_document_is_there() {
-    let fixture = Fixture::start().await;
+    let pool = "[egress.ways]\nproxies = [\"http://10.0.0.9:3128#one\"]\n";
+    let fixture = Fixture::with_more(pool, AdminConfig::default(), Role::Inline).await;
     let id = fixture.append(1, |_| {}).await.receipt().to_string();
     let document = fixture.get("/api/v1/openapi.json").await.json();
     let mut called = 0;
@@ -528,6 +529,7 @@ async fn every_route_of_the_document_is_there() {
                 continue; // never ends; has a test of its own
             }
             let path = format!("/api/v1{}", path.replace("{id}", &id));
+            let path = path.replace("{pool}", "ways").replace("{proxy}", "one");
             let answer = match &**method {
                 "get" => fixture.get(&path).await,
                 _ => fixture.post(&path, &json!({})).await,
@@ -538,7 +540,7 @@ async fn every_route_of_the_document_is_there() {
             called += 1;
         }
     }
-    assert_eq!(called, 21);
+    assert_eq!(called, 28);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod dependencies;
 mod deploy;
 mod drain;
 mod durability;
+mod egress;
 mod failover;
 mod fidelity;
 mod filter_order;

@@ -15,6 +15,7 @@ mod process;
 mod shop;
 mod stage;
 mod standin;
+mod tinyproxy;
 mod tls_app;
 mod wait;
 
@@ -30,6 +31,7 @@ pub use self::{
     shop::{LedgerRow, Shop},
     stage::{Asked, Stage},
     standin::{Metrics, Setup, Standin},
+    tinyproxy::{NobodyThere, Tinyproxy},
     tls_app::{SeenOverTls, TlsApp},
     wait::{Settled, eventually},
 };

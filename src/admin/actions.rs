@@ -9,9 +9,10 @@ use super::{
     Admin,
     guard::Who,
     problem::Problem,
-    view::{ConfigStatus, EntryDetail, Impact, RunStatus, word},
+    view::{ConfigStatus, EgressPoolView, EntryDetail, Impact, RunStatus, word},
 };
 use crate::{
+    egress::Change,
     mode::{FORCED_LONGEST, Mode},
     replay::RunState,
     store::{AuditLine, Entry, Outcome, PageQuery, Receipt, Scope, Seq, State},
@@ -44,6 +45,8 @@ pub(crate) struct ScopeAsked {
 }
 
 const WHY_LONGEST: usize = 500;
+/// The longest time for which a person lets an egress proxy rest.
+const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Why {
     pub(crate) fn of(text: &str) -> Result<Self, Problem> {
@@ -253,6 +256,40 @@ impl Admin {
     ) -> Result<(), Problem> {
         let why = Why(format!("downloaded the body of the {what}"));
         self.audit("download", &on.to_string(), who, &why).await
+    }
+
+    pub(crate) fn egress_pool(&self, name: &str) -> Result<EgressPoolView, Problem> {
+        let pool = self.handles.routes.now().egress.get(name).cloned();
+        let pool = pool.ok_or_else(|| Problem::no_such("egress pool"))?;
+        Ok(EgressPoolView::of(&self.handles, &pool.snapshot()))
+    }
+
+    /// Changes a pool; how it stands then.
+    pub(crate) async fn change_egress(
+        &self,
+        pool: &str,
+        proxy: &str,
+        generation: Option<u64>,
+        change: Change,
+        who: &Who,
+        why: &Why,
+    ) -> Result<EgressPoolView, Problem> {
+        let of = self.handles.routes.now().egress.get(pool).cloned();
+        let of = of.ok_or_else(|| Problem::no_such("egress pool"))?;
+        match change {
+            Change::Cool(time) if time.is_zero() || time > LONGEST_REST => {
+                return Err(Problem::bad("a proxy rests at most 30 days"));
+            }
+            Change::Add { ref only_for, .. } => {
+                let routes = self.handles.routes.now();
+                if only_for.iter().any(|name| routes.by_name(name).is_none()) {
+                    return Err(Problem::no_such("route"));
+                }
+            }
+            _ => {}
+        }
+        of.change(&self.handles.store, proxy, generation, change, &who.0, &why.0).await?;
+        self.egress_pool(pool)
     }
 
     async fn audit(&self, what: &str, on: &str, who: &Who, why: &Why) -> Result<(), Problem> {

@@ -1,5 +1,6 @@
 //! `/api/v1`: the same data and the same actions as the page, for programs; its OpenAPI document.
 
+mod egress;
 mod entries;
 mod replay;
 mod system;
@@ -47,6 +48,13 @@ api! {
     get "/replay/impact" => replay::impact,
     post "/replay/runs/{id}/stop" => replay::stop,
     get "/replay/events" => replay::events,
+    get "/egress" => egress::list,
+    get "/egress/{pool}" => egress::show,
+    post "/egress/{pool}/add" => egress::add,
+    post "/egress/{pool}/{proxy}/drain" => egress::drain,
+    post "/egress/{pool}/{proxy}/retire" => egress::retire,
+    post "/egress/{pool}/{proxy}/activate" => egress::activate,
+    post "/egress/{pool}/{proxy}/cool" => egress::cool,
 }
 
 /// The OpenAPI 3.1 document of `/api/v1`.
@@ -83,6 +91,13 @@ api! {
         replay::impact,
         replay::stop,
         replay::events,
+        egress::list,
+        egress::show,
+        egress::add,
+        egress::drain,
+        egress::retire,
+        egress::activate,
+        egress::cool,
     ),
     components(schemas(Problem)),
     modifiers(&Credentials),

@@ -2,6 +2,7 @@
 //! upstreams and fixed words, never a path or an id.
 
 mod bulkheads;
+mod egress;
 mod endpoints;
 mod family;
 
@@ -67,6 +68,7 @@ impl Collector for Scrape {
         bulkheads::encode(&now.1, &mut out)?;
         now.replays(&mut out)?;
         now.tls(&mut out)?;
+        egress::encode(&now.1.egress, &mut out)?;
         now.process(&mut out, &totals)
     }
 }

@@ -2,6 +2,7 @@
 //! reach a template only through `view`, and the template escapes them; nothing is ever marked safe.
 
 mod audit;
+mod egress;
 mod entries;
 mod filters;
 mod overview;
@@ -17,7 +18,7 @@ use axum::{
     extract::Path,
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Redirect, Response},
-    routing::get,
+    routing::{get, post},
 };
 
 use super::{
@@ -41,6 +42,9 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/replay/start", get(replay::confirm_start).post(replay::start))
         .route("/replay/{id}/stop", get(replay::confirm_stop).post(replay::stop))
         .route("/audit", get(audit::show))
+        .route("/egress", get(egress::show))
+        .route("/egress/change", get(egress::confirm).post(egress::change))
+        .route("/egress/add", post(egress::add))
         .route("/assets/{name}", get(asset))
 }
 
@@ -55,6 +59,8 @@ struct Frame {
     /// Held, and declined and not followed up.
     work: u64,
     running: u64,
+    /// Whether there is a pool of egress proxies.
+    egress: bool,
     /// Shown on every page while stand-ins are forced.
     forced: Vec<Sentence>,
     /// What was just done.
@@ -72,6 +78,7 @@ impl Frame {
             severity: status.severity,
             work: status.held() + status.declined(),
             running: status.runs_going_on,
+            egress: !status.egress.is_empty(),
             forced: forced
                 .into_iter()
                 .filter(|s| s.text.to_lowercase().contains("forced"))
@@ -95,8 +102,9 @@ impl Frame {
     }
 }
 
-const DONE: [(&str, &str); 9] = [
+const DONE: [(&str, &str); 10] = [
     ("follow-up", "The entry is followed up: it has left the worklist."),
+    ("egress", "The pool is changed."),
     ("replay", "The replay was started."),
     ("hold", "The entry is held now: nothing is sent until it is released."),
     ("release", "The entry is released: it is stored again and due at once."),

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
-use crate::{admin::view, store::StoreError};
+use crate::{admin::view, egress::ChangeFault, store::StoreError};
 
 /// See the module.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -82,6 +82,22 @@ impl From<StoreError> for Problem {
             StoreError::InUse(_) | StoreError::Newer(..) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
+        }
+    }
+}
+
+impl From<ChangeFault> for Problem {
+    fn from(fault: ChangeFault) -> Self {
+        match fault {
+            ChangeFault::NoSuch => Self::no_such("egress proxy"),
+            ChangeFault::Proxy(fault) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string())
+            }
+            ChangeFault::Store(error) => error.into(),
+            ChangeFault::Retired
+            | ChangeFault::Exists
+            | ChangeFault::Another
+            | ChangeFault::Full(_) => Self::conflict(fault.to_string()),
         }
     }
 }

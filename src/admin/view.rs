@@ -2,6 +2,7 @@
 //! same types back.
 
 mod config;
+mod egress;
 mod endpoint;
 mod entry;
 mod message;
@@ -20,6 +21,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     config::{ConfigStatus, ReloadView},
+    egress::{EgressPoolView, EgressProxyView, EgressSourceView, EgressSummary, EgressView},
     endpoint::EndpointStatus,
     entry::{EntryDetail, EntryList, EntryView, HistoryView},
     message::{AnswerView, BodyView, Field, RequestView},

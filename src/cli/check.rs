@@ -68,7 +68,8 @@ fn of_route(name: &str, route: &RouteConfig, config: &Config) -> RouteReport {
 
 fn of_stand_in(route: &RouteConfig, stand_in: &StandInConfig, config: &Config) -> StandInReport {
     let shown = |expr: &crate::expr::Expr| config.secrets.hide(expr.source());
-    let (on, not_on) = causes(route, config.role);
+    let has_egress = config.upstream_of(route).is_some_and(|(_, of)| of.egress.is_some());
+    let (on, not_on) = causes(route, config.role, has_egress);
     let fixed = || ["the client's Idempotency-Key", "the request id"].map(str::to_owned).to_vec();
     StandInReport {
         on,
@@ -94,18 +95,20 @@ fn of_stand_in(route: &RouteConfig, stand_in: &StandInConfig, config: &Config) -
 }
 
 /// What leads to a stand-in, and what is left with what speaks against it here.
-fn causes(route: &RouteConfig, role: Role) -> (Vec<&'static str>, Vec<NotOn>) {
+fn causes(route: &RouteConfig, role: Role, has_egress: bool) -> (Vec<&'static str>, Vec<NotOn>) {
     if role == Role::Standby {
         return (vec!["standby"], Vec::new());
     }
     let on = route.stands_in_on();
     let mut not_on: Vec<NotOn> = Vec::new();
-    for cause in ALL_CAUSES.iter().filter(|cause| !on.contains(cause)) {
+    let may_be = |cause: &&StandInOn| **cause != StandInOn::Egress || has_egress;
+    for cause in ALL_CAUSES.iter().filter(may_be).filter(|cause| !on.contains(cause)) {
         let why = match (cause, &route.app_dedupes) {
             (StandInOn::Always, _) => "the app is asked first",
             (cause, None) if route.needs_protection(*cause) => {
                 "the app may have applied it, and nothing protects a replay"
             }
+            (StandInOn::Egress, _) => "it is standin's own trouble, and no outage of the app",
             (StandInOn::ServerError, Some(_)) => "the app's own answer is passed on",
             _ => "not asked for",
         };
@@ -186,6 +189,7 @@ fn of_upstream(name: &str, upstream: &UpstreamConfig) -> UpstreamReport {
     UpstreamReport {
         name: name.to_owned(),
         endpoints: upstream.endpoints.clone(),
+        egress: upstream.egress.clone(),
         connect_timeout: write_duration(upstream.connect_timeout),
         timeout: write_duration(upstream.timeout),
         late_window: write_duration(upstream.late_window),
@@ -198,12 +202,13 @@ fn of_upstream(name: &str, upstream: &UpstreamConfig) -> UpstreamReport {
     }
 }
 
-const ALL_CAUSES: [StandInOn; 6] = [
+const ALL_CAUSES: [StandInOn; 7] = [
     StandInOn::Connect,
     StandInOn::Breaker,
     StandInOn::Timeout,
     StandInOn::Reset,
     StandInOn::ServerError,
+    StandInOn::Egress,
     StandInOn::Always,
 ];
 

@@ -3,6 +3,7 @@
 //! A key that was at fault before is left alone: what stands in the configuration for it was not written by anybody.
 
 mod answer;
+mod egress;
 mod headers;
 mod replay;
 mod route;
@@ -27,6 +28,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
     }
     upstream::find(config, document, folder);
     route::find(config, document, folder);
+    egress::find(config, document);
 }
 
 fn addresses(config: &Config, document: &mut Document<'_>) {

@@ -183,7 +183,10 @@ impl Walk<'_> {
 
     /// Whether the last step of the path is a name of the user's choice for a part.
     fn has_chosen_name(&self) -> bool {
-        matches!(strs(&self.path).as_slice(), ["upstream" | "route", _] | ["route", _, "labels", _])
+        matches!(
+            strs(&self.path).as_slice(),
+            ["upstream" | "route" | "egress", _] | ["route", _, "labels", _]
+        )
     }
 
     /// Names stand in metrics, addresses of the admin page and command lines.

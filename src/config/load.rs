@@ -100,21 +100,29 @@ impl Config {
         for file in answers.filter_map(|stand_in| stand_in.answer.body_file.as_mut()) {
             *file = folder.join(&*file);
         }
+        for source in self.egress.values_mut().filter_map(|pool| pool.source.as_mut()) {
+            if let Some(path) = source.strip_prefix("file:") {
+                *source = format!("file:{}", folder.join(path).display());
+            }
+        }
     }
 }
 
-/// Reads each upstream and each route by itself, so that a fault in one does not hide those of the others.
+/// Reads each upstream, route and pool by itself, so that a fault in one does not hide those of the others.
 fn read_all(document: &mut Document<'_>, schema: &Value) -> Option<Config> {
     let upstreams = read_named(document, schema, "upstream");
     let routes = read_named(document, schema, "route");
+    let egress = read_named(document, schema, "egress");
     let mut config: Config = read(document, schema, &[], |tree| {
         let mut top = tree.clone();
         top.remove("upstream");
         top.remove("route");
+        top.remove("egress");
         top
     })?;
     config.upstream = upstreams?;
     config.route = routes?;
+    config.egress = egress?;
     Some(config)
 }
 

@@ -80,12 +80,12 @@ const LONGEST_WORD: usize = 64;
 
 /// Keys that the design has and this version has not.
 const NOT_BUILT: &[(&str, &[&str])] = &[
-    ("", &["egress", "notice", "notices", "schedule", "tracing", "cache"]),
+    ("", &["notice", "notices", "schedule", "tracing", "cache"]),
     ("listen", &["acme"]),
     ("listen.tls", &["acme"]),
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
-    ("upstream.NAME", &["egress", "backup", "http2", "schedule", "schedules", "weight"]),
+    ("upstream.NAME", &["backup", "http2", "schedule", "schedules", "weight"]),
     ("route.NAME", &["cache", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"]),
     ("route.NAME.watch", &["record"]),
     ("route.NAME.stand_in", &["checks", "rehearsal", "drill", "notice"]),

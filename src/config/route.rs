@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ReplayConfig, StandInConfig, StandInOn, units};
+use super::{ReplayConfig, RouteEgressConfig, StandInConfig, StandInOn, units};
 use crate::expr::Expr;
 
 /// `[route.NAME]`
@@ -41,6 +41,9 @@ pub struct RouteConfig {
     /// What is said of single requests.
     #[serde(default)]
     pub watch: WatchConfig,
+    /// Which egress proxies it takes, where its upstream is reached through a pool.
+    #[serde(default)]
+    pub egress: RouteEgressConfig,
     /// Absent: standin never answers in the app's stead on this route.
     pub stand_in: Option<StandInConfig>,
     /// How the entries of the route are sent once the app is back.

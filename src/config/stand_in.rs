@@ -52,6 +52,9 @@ pub enum StandInOn {
     /// The app answered 500, 502, 503 or 504: may have been applied.
     #[serde(rename = "5xx")]
     ServerError,
+    /// No egress proxy led to the app: where the upstream has a pool.
+    #[serde(rename = "egress")]
+    Egress,
     /// Every request is stored and answered, whether the app is up or not (`deferred`).
     #[serde(rename = "always")]
     Always,
@@ -122,6 +125,7 @@ impl StandInOn {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::ServerError => "5xx",
+            Self::Egress => "egress",
             Self::Always => "always",
         }
     }
@@ -129,7 +133,7 @@ impl StandInOn {
     /// Whether the app may have applied the request already, so that only its own protection makes a replay safe.
     pub fn needs_protection(&self) -> bool {
         match self {
-            Self::Connect | Self::Breaker => false,
+            Self::Connect | Self::Breaker | Self::Egress => false,
             Self::Timeout | Self::Reset | Self::ServerError | Self::Always => true,
         }
     }

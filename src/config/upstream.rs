@@ -41,6 +41,8 @@ pub struct UpstreamConfig {
     pub in_flight: Option<NonZeroUsize>,
     /// Takes what no route matches (needed with more than one upstream).
     pub default: bool,
+    /// Name of the pool of egress proxies through which it is reached. Default: it is reached directly.
+    pub egress: Option<String>,
     /// How standin asks whether the app is back.
     pub health: HealthConfig,
     /// When the app counts as down, and when it is tried again.
@@ -176,6 +178,7 @@ impl Default for UpstreamConfig {
             late_max: 256,
             in_flight: None,
             default: false,
+            egress: None,
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),
             connections: ConnectionsConfig::default(),

@@ -1,8 +1,8 @@
 //! What works, but perhaps not as meant. `check` and the start of `run` show it.
 
 use super::{
-    Config, Ephemeral, Role, RouteConfig, RoutePattern, StandInConfig, StandInOn, UpstreamConfig,
-    Warning,
+    Config, EgressConfig, Ephemeral, Role, RouteConfig, RoutePattern, StandInConfig, StandInOn,
+    UpstreamConfig, Warning,
     units::{write_duration, write_size},
 };
 
@@ -21,7 +21,23 @@ impl Config {
                 None => self.warn_of_idle_keys(name, route, &mut found),
             }
         }
+        for (name, pool) in &self.egress {
+            self.warn_of_egress(name, pool, &mut found);
+        }
         found.0
+    }
+
+    fn warn_of_egress(&self, name: &str, pool: &EgressConfig, found: &mut Found) {
+        if !self.upstream.values().any(|upstream| upstream.egress.as_deref() == Some(name)) {
+            found.add(&format!("egress.{name}"), "no upstream is reached through it");
+        } else if pool.source.is_none()
+            && pool.proxies.iter().all(|proxy| !proxy.only_for().is_empty())
+        {
+            found.add(
+                &format!("egress.{name}.proxies"),
+                "each belongs to some routes alone: health questions, and requests without a route, have no way out",
+            );
+        }
     }
 
     fn warn_of_places(&self, found: &mut Found) {

@@ -7,14 +7,14 @@ mod known;
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use filters::{connection_headers::WantsTrailers, peer, request_id::RequestId};
+use filters::{connection_headers::WantsTrailers, request_id::RequestId};
 use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 
 use super::{
     Answer, Failover, Refusal, by_app,
     hang_up::{Client, Deciding},
-    late_answer, outgoing, refused,
+    late_answer, outgoing, refused, way_out,
 };
 use crate::{
     client_body::{BodyFault, FromClient},
@@ -75,10 +75,7 @@ impl Case {
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         let (parts, body) = request.into_parts();
-        let client_ip = parts
-            .extensions
-            .get::<peer::Client>()
-            .map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip());
+        let client_ip = way_out::client_ip(&parts);
         let progress = Rc::new(Progress::default());
         let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();
@@ -218,6 +215,10 @@ impl Case {
             let mut head = self.head.clone();
             if let Some(wants) = self.wants_trailers {
                 wants.ask(&mut head.headers);
+            }
+            if let Some(lane) = &self.route.egress {
+                let (id, client_ip) = (&who.request_id, self.client_ip);
+                head.extensions.insert(way_out::job(lane, &self.head, &self.params, client_ip, id));
             }
             Request::from_parts(head, RequestBody::Copied(self.copy.reader()))
         };

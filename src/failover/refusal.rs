@@ -135,6 +135,16 @@ fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
             "The request did not come whole",
             ProxyError::HttpRequestError,
         ),
+        UpstreamError::NoWayOut { sent: false, .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "standin has no way out to the app",
+            ProxyError::ProxyInternalError,
+        ),
+        UpstreamError::NoWayOut { sent: true, .. } => (
+            StatusCode::BAD_GATEWAY,
+            "The way out to the app gave no answer of the app",
+            ProxyError::ProxyInternalError,
+        ),
         UpstreamError::Ourselves { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
             "standin cannot ask the app",
@@ -146,6 +156,9 @@ fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
         (UpstreamError::Client { .. }, _) => problem,
         (UpstreamError::BreakerOpen { retry_after }, certainty) => {
             problem.detail(said(certainty)).retry_after(*retry_after)
+        }
+        (UpstreamError::NoWayOut { retry_after: Some(after), .. }, certainty) => {
+            problem.detail(said(certainty)).retry_after(SOON.max(*after))
         }
         (_, certainty) => problem.detail(said(certainty)).retry_after(SOON),
     }

@@ -26,6 +26,8 @@ use super::{
     verdict::{Ending, after_answer, after_error},
 };
 use crate::{
+    canonical::canonical_path,
+    egress::{Job, Lane},
     expr::{Facts, ResponseFacts},
     router::Route,
     store::{Certainty, Entry, HeldReason, Lease, Outcome, Sending, StoreError, Verdict},
@@ -165,10 +167,14 @@ impl Delivery {
             let verdict = Verdict::Hold { reason, certainty, why, answer: None };
             return Ending { verdict, felt: Felt::Neutral, pause: None };
         }
-        let request = match request(entry, sending.attempt, &self.marks(route)) {
+        let mut request = match request(entry, sending.attempt, &self.marks(route)) {
             Ok(request) => request,
             Err(unsendable) => return unsent(now, &unsendable.to_string()),
         };
+        if let Some(lane) = &route.egress {
+            let job = way_out(lane, entry, route, request.headers(), now);
+            request.extensions_mut().insert(job);
+        }
         let limit = longest_exchange(route, connections);
         let breaker = connections.upstream().of_route(&route.name);
         let asking = Asking { route: &breaker, timeout: route.timeout };
@@ -259,11 +265,35 @@ pub(super) fn judge(entry: &Entry, route: &Route, answer: &WholeAnswer, now: Uni
     classify(&route.config.replay, answer.status, |rule| rule.to_bool(&facts))
 }
 
+/// The egress proxy of its session, as when it came, or the next one.
+fn way_out(lane: &Lane, entry: &Entry, route: &Route, headers: &HeaderMap, now: UnixMillis) -> Job {
+    let (path, query) = entry.request.target.split_once('?').unwrap_or((&entry.request.target, ""));
+    let path = canonical_path(path).path;
+    let params = route.pattern.match_path(&path).unwrap_or_default();
+    lane.job(&Facts {
+        method: &entry.request.method,
+        path: &path,
+        query,
+        headers,
+        params: &params,
+        id: &entry.request_id,
+        principal: &entry.identity.principal,
+        client_ip: entry.request.client_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        body: &serde_json::Value::Null,
+        reason: "",
+        now,
+        response: None,
+    })
+}
+
 /// From the first connection tried to the last byte of the answer.
 fn longest_exchange(route: &Route, connections: &Connections) -> Duration {
     let config = &connections.upstream().config;
     let endpoints = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX);
     let connecting = config.connect_timeout.saturating_mul(endpoints);
+    let ways = route.egress.as_ref().map_or(0, |lane| lane.pool.config.tries.get());
+    // To the proxy, and then its tunnel.
+    let connecting = connecting.saturating_add(config.connect_timeout.saturating_mul(2 * ways));
     connecting.saturating_add(route.timeout).saturating_add(config.body_idle)
 }
 

@@ -79,6 +79,11 @@ pub(super) fn after_error(
         UpstreamError::BreakerOpen { retry_after } => (Felt::Neutral, Some(*retry_after)),
         // Our own trouble: nothing is known of the app, but trying at full pace would not help us.
         UpstreamError::Ourselves { .. } => (Felt::Neutral, Some(policy.min_backoff)),
+        UpstreamError::NoWayOut { retry_after, .. } => {
+            let pause =
+                retry_after.unwrap_or_default().clamp(policy.min_backoff, policy.max_backoff);
+            (Felt::Neutral, Some(pause))
+        }
         _ => (Felt::Bad, None),
     };
     let (counted, wait) = match certainty {

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Hidden, certificates, outage};
+use super::{Hidden, certificates, follow, outage};
 use crate::{
     admin::{self, Handles},
     clocks::Clocks,
@@ -109,11 +109,14 @@ async fn control(
     reloader: Reloader,
     stop: watch::Receiver<bool>,
 ) {
+    // Pools stay as they are over a reload.
+    let pools = routes.now().egress.clone();
     tokio::select! {
         () = replayer.run(stopped(stop)) => {}
         () = reloader.run() => {}
         () = watch_upstreams(routes.changes(), &store) => {}
         () = check_file(&store, check_every) => {}
+        () = follow::all(&pools, &store) => {}
     }
 }
 

@@ -66,9 +66,11 @@ fn proxy_error(reason: Reason) -> ProxyError {
         Reason::TimedOut => ProxyError::HttpResponseTimeout,
         Reason::Reset => ProxyError::ConnectionTerminated,
         Reason::BadStatus | Reason::BreakerOpen => ProxyError::DestinationUnavailable,
-        Reason::Forced | Reason::Deferred | Reason::Standby | Reason::SequenceHeld => {
-            ProxyError::ProxyInternalResponse
-        }
+        Reason::Forced
+        | Reason::Deferred
+        | Reason::Standby
+        | Reason::SequenceHeld
+        | Reason::NoWayOut => ProxyError::ProxyInternalResponse,
     }
 }
 

@@ -133,6 +133,7 @@ impl Policy {
             Reason::Reset => StandInOn::Reset,
             Reason::BadStatus => StandInOn::ServerError,
             Reason::BreakerOpen => StandInOn::Breaker,
+            Reason::NoWayOut => StandInOn::Egress,
             // Not causes that a route chooses: a person, the role or the order of things did.
             Reason::Forced | Reason::Deferred | Reason::Standby | Reason::SequenceHeld => {
                 return true;

@@ -44,6 +44,8 @@ pub enum Reason {
     Deferred,
     Standby,
     SequenceHeld,
+    /// No egress proxy led to the app. Only where a route asks for it.
+    NoWayOut,
 }
 
 /// Where an entry stands. `closed` has an [`Outcome`], `held` a [`HeldReason`].
@@ -341,6 +343,7 @@ words!(Reason:
     Deferred = "deferred",
     Standby = "standby",
     SequenceHeld = "sequence_held",
+    NoWayOut = "no_way_out",
 );
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ impl Verdict {
                 self.tell_failure(Failure::OfRoute(in_flight::GATEWAY), progress);
             }
             Ok(_) => self.upstream.answered(&self.route, self.took(progress)),
-            Err(error) if error.reason().is_some() => {
+            Err(error) if error.blames_the_app() => {
                 let cause = error.to_string();
                 let failure = match error {
                     UpstreamError::Connect { .. } => Failure::OfApp(&cause),

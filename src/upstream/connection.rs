@@ -32,6 +32,7 @@ use super::{
     in_flight::InFlight,
     request_body::RequestBody,
 };
+use crate::egress::{Permit, Through};
 
 /// One connection to one endpoint. In a box: it changes hands with every exchange.
 pub(super) struct Connection(Box<Open>);
@@ -45,6 +46,10 @@ struct Open {
     changes: u64,
     /// The try that it serves, while one does.
     in_flight: Option<InFlight>,
+    /// The egress proxy it leads through.
+    way: Option<Through>,
+    /// Leave to use that proxy, as long as the present exchange lasts.
+    permit: Option<Permit>,
 }
 
 /// What carries the bytes.
@@ -101,7 +106,28 @@ impl Connection {
     fn over(stream: Stream, endpoint: usize, peer: Option<SocketAddr>, changes: u64) -> Self {
         let exchange = Exchange::new(stream);
         let idle_since = Instant::now();
-        Self(Box::new(Open { exchange, endpoint, idle_since, peer, changes, in_flight: None }))
+        Self(Box::new(Open {
+            exchange,
+            endpoint,
+            idle_since,
+            peer,
+            changes,
+            in_flight: None,
+            way: None,
+            permit: None,
+        }))
+    }
+
+    /// One by way of an egress proxy.
+    pub(super) fn through(stream: Stream, endpoint: usize, way: Through) -> Self {
+        let mut connection = Self::over(stream, endpoint, None, 0);
+        connection.0.way = Some(way);
+        connection
+    }
+
+    /// The proxy is in use until the exchange is over.
+    pub(super) fn uses(&mut self, permit: Permit) {
+        self.0.permit = Some(permit);
     }
 
     /// Whether its address is still one of the endpoint's.
@@ -266,6 +292,23 @@ impl Idle {
         }
     }
 
+    /// A tunnel through this egress proxy.
+    pub(super) fn take_through(
+        &self,
+        endpoint: usize,
+        way: Through,
+        idle_time: Duration,
+    ) -> Option<Connection> {
+        let mut idle = self.endpoints[endpoint].borrow_mut();
+        while let Some(at) = idle.iter().rposition(|connection| connection.0.way == Some(way)) {
+            let mut connection = idle.remove(at)?;
+            if connection.0.idle_since.elapsed() < idle_time && connection.is_alive() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
     /// Keeps a connection whose exchange is over, if another can follow on it.
     pub(super) fn put(&self, mut connection: Connection, at_most: usize) {
         // Its try is over, whether the connection can be kept or not.
@@ -275,6 +318,7 @@ impl Idle {
         }
         connection.0.exchange.rest();
         connection.0.idle_since = Instant::now();
+        connection.0.permit = None;
         let mut idle = self.endpoints[connection.0.endpoint].borrow_mut();
         if idle.len() >= at_most {
             idle.pop_front();
@@ -297,7 +341,7 @@ impl Idle {
 }
 
 /// Trouble of this process or machine: no evidence about the app.
-fn is_our_own(error: &io::Error) -> bool {
+pub(super) fn is_our_own(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let ours = [
         Errno::MFILE,
@@ -312,7 +356,7 @@ fn is_our_own(error: &io::Error) -> bool {
 }
 
 /// The error in words, without the number the system gives it.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),

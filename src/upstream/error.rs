@@ -27,6 +27,10 @@ pub enum UpstreamError {
     /// Our own trouble (files, names, memory): no failure of the app.
     #[error("standin could not try: {cause}")]
     Ourselves { cause: String },
+    /// No egress proxy led to the app, or one answered in its own name: our own trouble, no failure of the app. `sent`
+    /// is false when no byte of the request can have reached the app.
+    #[error("no way out: {cause}")]
+    NoWayOut { cause: String, sent: bool, retry_after: Option<Duration> },
     #[error("the breaker is open")]
     BreakerOpen { retry_after: Duration },
     /// No place in a bulkhead: no failure of the app.
@@ -42,21 +46,36 @@ impl UpstreamError {
             | Self::Ourselves { .. }
             | Self::BreakerOpen { .. }
             | Self::Full { .. } => Certainty::NotSent,
-            Self::Reset { sent: false, .. } => Certainty::NotSent,
+            Self::Reset { sent: false, .. } | Self::NoWayOut { sent: false, .. } => {
+                Certainty::NotSent
+            }
             Self::Timeout { .. }
             | Self::Reset { .. }
             | Self::Invalid { .. }
+            | Self::NoWayOut { .. }
             | Self::Client { .. } => Certainty::SentUnknown,
         }
     }
 
-    /// The reason a stand-in would have; none where the app is not to blame.
+    /// Whether it is evidence against the app.
+    pub fn blames_the_app(&self) -> bool {
+        !matches!(
+            self,
+            Self::Client { .. }
+                | Self::Ourselves { .. }
+                | Self::NoWayOut { .. }
+                | Self::Full { .. }
+        )
+    }
+
+    /// The reason a stand-in would have; none where the app is not to blame, unless a route may ask for it.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Connect { .. } => Some(Reason::ConnectFailed),
             Self::Timeout { .. } => Some(Reason::TimedOut),
             Self::Reset { .. } | Self::Invalid { .. } => Some(Reason::Reset),
             Self::BreakerOpen { .. } | Self::Full { .. } => Some(Reason::BreakerOpen),
+            Self::NoWayOut { .. } => Some(Reason::NoWayOut),
             Self::Client { .. } | Self::Ourselves { .. } => None,
         }
     }

@@ -43,6 +43,9 @@ impl Connections {
         progress: &Progress,
         resend: Resend,
     ) -> Result<(Response<()>, Connection), UpstreamError> {
+        if let Some(lane) = &self.upstream().egress {
+            return self.send_through(lane, None, request, progress).await;
+        }
         let mut tries =
             Tries::new(self, resend == Resend::Idempotent && request.method().is_idempotent());
         self.0.budget.borrow_mut().earn();
@@ -81,6 +84,10 @@ impl Connections {
         progress: &Progress,
         fresh: bool,
     ) -> Result<(Response<()>, Connection), Failed> {
+        if let Some(lane) = &self.upstream().egress {
+            let sent = self.send_through(lane, Some(endpoint), request, progress).await;
+            return sent.map_err(|error| Failed { error, kept: false, request: None });
+        }
         if !fresh && let Some(kept) = self.take_kept(endpoint) {
             match self.send_on(kept, request, progress).await {
                 Ok(answered) => return Ok(answered),

@@ -62,6 +62,11 @@ impl Fixture {
     }
 
     pub async fn with(admin: AdminConfig, role: Role) -> Self {
+        Self::with_more("", admin, role).await
+    }
+
+    /// With more of a configuration.
+    pub async fn with_more(more: &str, admin: AdminConfig, role: Role) -> Self {
         let folder = crate::support::folder();
         let store = Store::open(StoreOptions {
             path: folder.path().join("standin.db"),
@@ -74,7 +79,7 @@ impl Fixture {
             hook: Hook::default(),
         })
         .unwrap();
-        let config = Config::parse(CONFIG, "test.toml").unwrap();
+        let config = Config::parse(&format!("{CONFIG}{more}"), "test.toml").unwrap();
         let routes = Arc::new(Routes::new(&config).unwrap());
         let modes = Modes::recall(store.clone()).await.unwrap();
         let counters = Counters::default();

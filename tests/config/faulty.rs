@@ -107,7 +107,50 @@ match = "/"
 cache = {} # <-
 watch = { record = "errors" } # <-
 replay = { reconcile = {} } # <-
-[egress.pool] # <-
+[notice] # <-
+"#,
+    ),
+    (
+        "ways out that lead nowhere",
+        r#"
+[upstream.app]
+endpoints = ["http://127.0.0.1:3000"]
+egress = "way" # <-
+[upstream.partner]
+endpoints = ["http://127.0.0.1:3001"]
+egress = "ways"
+default = true
+[egress.ways]
+proxies = [
+    "http://10.0.0.1:3128#one",
+    "http://me:Hunter2@10.0.0.2", # <-
+    "http://10.0.0.3:3128#one", # <-
+    { url = "socks5://10.0.0.4:1080" }, # <-
+    { url = "http://10.0.0.5:3128", only_for = ["qoutes"] }, # <-
+]
+source = "ftp://10.0.0.1/list" # <-
+password = "Hunter2" # <-
+session = "body.account" # <-
+sessions = 0 # <-
+tries = 17 # <-
+[egress.ways.cooling]
+statuses = [200, 429] # <-
+time = "2h" # <-
+[egress.none] # <-
+[route.quotes]
+match = "/quotes"
+upstream = "partner"
+[route.quotes.egress]
+only = ["one", "tow"] # <-
+deny = ["one"]
+session = "response.status == 200" # <-
+[route.direct]
+match = "/direct"
+upstream = "far"
+egress = { only = ["one"] } # <-
+stand_in = { on = ["egress"], accept_if = "true", answer = { status = 201 } } # <-
+[upstream.far]
+endpoints = ["http://127.0.0.1:3002"]
 "#,
     ),
     (
@@ -759,6 +802,10 @@ pub const WITH_SECRETS: &[&str] = &[
     "[upstream.a]\nendpoints = [\"http://a:1/${file:secret}\"]\n",
     "[upstream.a]\nendpoints = [\"ftp://${file:secret}\"]\n",
     "[upstream.a]\nendpoints = [\"http://a:1\"]\nhealth = { path = \"${file:secret}\" }\n",
+    "[egress.a]\nproxies = [\"http://me:${file:secret}@a\"]\n",
+    "[egress.a]\nproxies = [{ url = \"https://me:${file:secret}@a:1\" }]\n",
+    "[egress.a]\nproxies = [\"http://a:1\"]\nuser = \"${file:secret}\"\npassword = \"${file:secret}\"\n",
+    "[egress.a]\nsource = \"http://me:${file:secret}@a/list\"\n",
     "[route.a]\nmatch = \"/a?${file:secret}\"\n",
     "[route.a]\nmatch = \"${file:secret}\"\n",
     "[route.a]\nmatch = \"/${file:secret}\"\n[route.b]\nmatch = \"/${file:secret}\"\n",

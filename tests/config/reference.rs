@@ -161,7 +161,8 @@ fn the_example_names_every_key_and_all_of_it_is_valid() {
     let text = switched_on(include_str!("../../deploy/standin.toml"))
         .replace("${env:STANDIN_TOKEN}", "0123456789abcdef")
         .replace("${env:STANDIN_SIGNING_KEY}", "0123456789abcdef")
-        .replace("${env:REPLAY_TOKEN}", "0123456789abcdef");
+        .replace("${env:REPLAY_TOKEN}", "0123456789abcdef")
+        .replace("${env:EGRESS_PASSWORD}", "0123456789abcdef");
     // `json`, `body` and `body_file` exclude one another, so each has a route of its own.
     let path = folder.path().join("standin.toml");
     std::fs::write(&path, &text).unwrap();
@@ -192,6 +193,9 @@ fn the_example_shows_true_defaults() {
         "route.NAME.stand_in.answer.headers",
         "route.NAME.replay.set_headers",
         "route.NAME.replay.redact",
+        "route.NAME.egress.only",
+        "route.NAME.egress.deny",
+        "egress.NAME.proxies",
     ];
     let written: toml::Table = text.parse().unwrap();
     let mut values = Vec::new();

@@ -21,6 +21,7 @@ pub(super) fn story(detail: &EntryDetail, now: UnixMillis) -> String {
             Reason::Forced => "stand-ins were forced",
             Reason::Deferred => "this route is always answered by standin",
             Reason::Standby => "this standin is a standby",
+            Reason::NoWayOut => "no egress proxy led to the app",
             Reason::SequenceHeld => "earlier requests of its sequence were waiting",
         }
     );

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{At, ConfigStatus, ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted};
+use super::{
+    At, ConfigStatus, EgressSummary, ModesView, RouteStatus, StoreStatus, UpstreamStatus, counted,
+};
 use crate::{clocks::Jump, mode::Mode, time::UnixMillis};
 
 /// How much a sentence matters.
@@ -42,6 +44,7 @@ pub(super) struct Known<'a> {
     pub(super) modes: &'a ModesView,
     pub(super) upstreams: &'a [UpstreamStatus],
     pub(super) routes: &'a [RouteStatus],
+    pub(super) egress: &'a [EgressSummary],
     pub(super) replaying: bool,
     pub(super) clock_jump: Option<Jump>,
 }
@@ -53,6 +56,9 @@ impl Known<'_> {
         self.whole(&mut all);
         for upstream in self.upstreams {
             self.upstream(upstream, &mut all);
+        }
+        for pool in self.egress {
+            egress(pool, &mut all);
         }
         for route in self.routes {
             self.route(route, &mut all);
@@ -289,6 +295,25 @@ impl Known<'_> {
     }
 }
 
+fn egress(pool: &EgressSummary, all: &mut Vec<Sentence>) {
+    let mut say = |severity, text| all.push(Sentence { severity, route: None, text });
+    let EgressSummary { name, active, draining, cooling, fault } = pool;
+    if *active == 0 {
+        let text = format!(
+            "No way out through {name}: no proxy is active, {draining} drain, {cooling} cool."
+        );
+        say(Severity::Alarm, text);
+    } else if *cooling > 0 {
+        say(
+            Severity::Note,
+            format!("Of the egress proxies of {name} {cooling} cool, {active} are active."),
+        );
+    }
+    if let Some(fault) = fault {
+        say(Severity::Warn, format!("The list of egress proxies of {name} is refused: {fault}."));
+    }
+}
+
 /// For how long a jump of the clock is told.
 const JUMP_SHOWN_MS: u64 = 3_600_000;
 
@@ -354,6 +379,7 @@ mod tests {
             modes: &modes,
             upstreams: &upstreams,
             routes,
+            egress: &[],
             replaying: false,
             clock_jump: None,
         };
@@ -428,6 +454,7 @@ mod tests {
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
+            egress: &[],
             replaying: false,
             clock_jump: None,
         };
@@ -460,6 +487,7 @@ mod tests {
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
+            egress: &[],
             replaying: false,
             clock_jump: None,
         };

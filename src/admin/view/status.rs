@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Answers, At, ConfigStatus, EndpointStatus, ModesView, RouteStatus, Sentence, Severity,
-    SwitchView, TlsView, sentence::Known,
+    Answers, At, ConfigStatus, EgressSummary, EndpointStatus, ModesView, RouteStatus, Sentence,
+    Severity, SwitchView, TlsView, sentence::Known,
 };
 use crate::{
     admin::{Handles, text},
@@ -47,6 +47,9 @@ pub struct Status {
     pub switches: Vec<SwitchView>,
     /// Requests without a route.
     pub without_route: Answers,
+    /// Pools of egress proxies, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressSummary>,
     /// Replay runs that go on now.
     pub runs_going_on: u64,
     pub connections_open: u64,
@@ -110,6 +113,7 @@ impl Status {
             .count();
         let draining = *handles.draining.borrow();
         let config = ConfigStatus::of(&handles.reload.state());
+        let egress = EgressSummary::all(handles);
         let tls = tls_views(handles);
         let mut sentences = Known {
             now,
@@ -120,6 +124,7 @@ impl Status {
             modes: &modes,
             upstreams: &upstreams,
             routes: &routes,
+            egress: &egress,
             replaying: runs.iter().any(|run| run.state == RunState::Running),
             clock_jump: handles.clocks.last_jump(),
         }
@@ -142,6 +147,7 @@ impl Status {
             tls,
             routes,
             switches: SwitchView::last_of(&known),
+            egress,
             without_route: Answers::of(&handles.counters, 0),
             runs_going_on: going_on as u64,
             connections_open: handles.counters.sum(|worker| &worker.connections_open),

@@ -129,6 +129,9 @@ pub struct Kept {
 pub struct UpstreamReport {
     pub name: String,
     pub endpoints: Vec<String>,
+    /// The pool of egress proxies through which it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
     pub connect_timeout: String,
     pub timeout: String,
     pub late_window: String,

@@ -34,6 +34,9 @@ impl Report {
     fn write_rest(&self, f: &mut Formatter<'_>) -> Result {
         for upstream in &self.upstreams {
             writeln!(f, "[upstream.{}] {}", upstream.name, upstream.endpoints.join(", "))?;
+            if let Some(pool) = &upstream.egress {
+                line(f, "egress", &format!("through the proxies of [egress.{pool}]"))?;
+            }
             line(
                 f,
                 "times",

@@ -43,6 +43,11 @@ fn causes(
                 document.fault(&path, &format!("\"{}\" is there twice", cause.word()));
             }
         }
+        let pool = config.upstream_of(route).map(|(_, upstream)| upstream.egress.is_some());
+        if on.contains(&StandInOn::Egress) && pool == Some(false) {
+            document
+                .fault(&path, "\"egress\": its upstream is reached directly, it has no `egress`");
+        }
         let risky: Vec<&str> = on
             .iter()
             .filter(|cause| route.needs_protection(**cause))

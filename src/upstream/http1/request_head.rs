@@ -21,8 +21,11 @@ pub(super) fn write(parts: &Parts, body: &RequestBody, buffer: &mut Vec<u8>) -> 
     let framing = framing(&parts.headers, body);
     let is_chunked = matches!(framing, Framing::Chunked(_));
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    // A proxy is told where to go (RFC 9112, 3.2.2); the app knows.
+    let place = parts.uri.authority().filter(|_| parts.uri.scheme().is_some());
     buffer.reserve(TYPICAL_LINE + parts.headers.len() * TYPICAL_FIELD + target.len());
-    for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+    let place = place.map_or(["", ""], |place| ["http://", place.as_str()]);
+    for piece in [parts.method.as_str(), " ", place[0], place[1], target, " HTTP/1.1\r\n"] {
         buffer.extend_from_slice(piece.as_bytes());
     }
     let (mut closes, mut has_length) = (false, false);
