@@ -152,7 +152,6 @@ impl Plan {
         let entry = &*prepared;
         match index.known(entry.key, self.now) {
             Some(Known::Open(row)) if row.fingerprint == entry.fingerprint.into() => {
-                let row = row.clone();
                 let state = if row.held == Some(HeldReason::Unanswered) && entry.held.is_none() {
                     self.promise(index, &row, &prepared)
                 } else {
@@ -274,7 +273,7 @@ impl Plan {
             }
             Mark::Worsen { key, not_before, cause } => {
                 let row = match index.known(key, self.now) {
-                    Some(Known::Open(row)) => Some(row.clone()),
+                    Some(Known::Open(row)) => Some(row),
                     _ => None,
                 };
                 if let Some(row) = row {
@@ -374,7 +373,7 @@ impl Plan {
         verdict: Verdict,
     ) -> Result<(), StoreError> {
         let row = match index.row(seq) {
-            Some(row) if row.fence == fence && row.state == State::Sending => row.clone(),
+            Some(row) if row.fence == fence && row.state == State::Sending => row,
             // Written by an earlier call whose caller was not told.
             Some(row) if row.fence == fence => return Ok(()),
             other => {
@@ -444,7 +443,7 @@ impl Plan {
                 self.close(index, seq, line);
                 Ok(())
             }
-            None => Err(self.only_history(row.clone(), line)),
+            None => Err(self.only_history(row, line)),
         }
     }
 
@@ -535,14 +534,14 @@ impl Plan {
             self.undo.push(undo);
         }
         if let Some(row) = index.row(Seq(seq)) {
-            self.writes.push(Write::Move { row: row.clone(), closed: None, line });
+            self.writes.push(Write::Move { row, closed: None, line });
         }
     }
 
     fn close(&mut self, index: &mut OpenIndex, seq: Seq, line: Line) {
         let outcome = line.outcome.unwrap_or(Outcome::Completed);
         if let Some(row) = index.row(seq) {
-            let row = Row { state: State::Closed, held: None, ..row.clone() };
+            let row = Row { state: State::Closed, held: None, ..row };
             let route = Arc::clone(index.lane_names(row.lane).0);
             *self.volumes.entry((self.now.0.div_euclid(DAY), route, outcome)).or_default() += 1;
             let at = index.closing_time(self.now);
@@ -558,7 +557,7 @@ impl Plan {
 
     fn row(&self, index: &OpenIndex, seq: Seq) -> Result<Row, StoreError> {
         match index.row(seq) {
-            Some(row) => Ok(row.clone()),
+            Some(row) => Ok(row),
             None if seq.0 > 0 && seq.0 < index.next_seq() => Err(StoreError::Moved(State::Closed)),
             None => Err(StoreError::NotFound),
         }
@@ -568,7 +567,7 @@ impl Plan {
 /// The row, if this claim on it still holds.
 fn claimed(index: &OpenIndex, seq: Seq, fence: u64) -> Result<Row, StoreError> {
     match index.row(seq) {
-        Some(row) if row.fence == fence && row.state == State::Leased => Ok(row.clone()),
+        Some(row) if row.fence == fence && row.state == State::Leased => Ok(row),
         Some(row) => Err(StoreError::Moved(row.state)),
         None => Err(StoreError::Moved(State::Closed)),
     }

@@ -273,7 +273,7 @@ const KINDS: usize = 1000;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, btree_map::Entry};
 
     use proptest::prelude::*;
 
@@ -327,7 +327,7 @@ mod tests {
             for (seq, insert, odd) in steps {
                 if !insert {
                     prop_assert_eq!(rows.remove(seq), model.remove(&seq));
-                } else if !model.contains_key(&seq) {
+                } else if let Entry::Vacant(place) = model.entry(seq) {
                     let mut row = row(seq);
                     match odd {
                         1 => row.state = State::Leased,
@@ -340,7 +340,7 @@ mod tests {
                         _ => {}
                     }
                     rows.insert(row);
-                    model.insert(seq, row);
+                    place.insert(row);
                 }
                 prop_assert_eq!(rows.len(), model.len());
                 prop_assert_eq!(rows.get(seq), model.get(&seq).copied());
