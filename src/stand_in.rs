@@ -23,8 +23,8 @@ use self::{
 use crate::{
     router::{Route, Routes},
     store::{
-        Appended, Cap, Certainty, Digest, Draft, Durable, Fields, HeldReason, KeptAnswer, KeyState,
-        Outcome, Prepared, Reason, Receipt, State, Store, StoreError,
+        Appended, Cap, Certainty, Digest, Draft, Durable, Fields, HeldReason, Kept, KeptAnswer,
+        KeyState, Outcome, Prepared, Reason, State, Store, StoreError,
     },
     telemetry::Counters,
     time::UnixMillis,
@@ -76,10 +76,7 @@ pub enum StoodIn {
         answer: KeptAnswer,
     },
     /// The same request was accepted before.
-    Again {
-        answer: KeptAnswer,
-        receipt: Receipt,
-    },
+    Again(Kept),
     /// Its key was used for another request.
     Conflict,
     /// It was accepted before, and the app, or a person, has said no to it since.
@@ -189,9 +186,11 @@ impl StandIn {
             Appended::Same { outcome: Some(Outcome::Declined | Outcome::WrittenOff), .. } => {
                 Ok(StoodIn::DeclinedBefore)
             }
-            Appended::Same { answer, receipt, .. } => Ok(StoodIn::Again { answer, receipt }),
             Appended::Conflict => Ok(StoodIn::Conflict),
             Appended::CapReached(cap) => Err(NotStoodIn::Cap(cap)),
+            same @ Appended::Same { .. } => {
+                Ok(StoodIn::Again(same.into_kept().expect("the same request has an answer")))
+            }
         }
     }
 
@@ -258,11 +257,10 @@ impl StandIn {
 
     /// A kept answer on its way to the client.
     pub fn response<B: From<http_body_util::Full<bytes::Bytes>>>(
-        answer: KeptAnswer,
-        receipt: Receipt,
+        kept: Kept,
         cause: Option<&Cause>,
     ) -> http::Response<B> {
-        outgoing::response(answer, receipt, cause)
+        outgoing::response(kept, cause)
     }
 
     /// A live attempt of the key may have reached the app.

@@ -137,6 +137,14 @@ pub struct Durable {
     receipt: Receipt,
 }
 
+/// An answer that may leave: its entry is on disk. Only the store makes it, or a proof of the store's that the entry is
+/// there; nothing else becomes a stand-in answer.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    answer: KeptAnswer,
+    receipt: Receipt,
+}
+
 /// What the open index knows of a key, without IO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyState {
@@ -268,6 +276,31 @@ impl Durable {
 
     pub fn receipt(&self) -> Receipt {
         self.receipt
+    }
+
+    /// The answer that was stored with the entry.
+    pub fn kept(&self, answer: KeptAnswer) -> Kept {
+        Kept { answer, receipt: self.receipt }
+    }
+}
+
+impl Kept {
+    pub fn answer(&self) -> &KeptAnswer {
+        &self.answer
+    }
+
+    pub fn into_parts(self) -> (KeptAnswer, Receipt) {
+        (self.answer, self.receipt)
+    }
+}
+
+impl Appended {
+    /// What the client of an earlier request of the key was told, if this is one.
+    pub fn into_kept(self) -> Option<Kept> {
+        match self {
+            Self::Same { answer, receipt, .. } => Some(Kept { answer, receipt }),
+            Self::New(_) | Self::Conflict | Self::CapReached(_) => None,
+        }
     }
 }
 
@@ -409,10 +442,10 @@ impl Store {
         self.shared().index().sequence_state(sequence)
     }
 
-    /// The kept answer of an entry, its receipt and where it stands.
-    pub async fn kept_answer(&self, seq: Seq) -> Result<(KeptAnswer, Receipt), StoreError> {
+    /// The kept answer of an entry, and its receipt.
+    pub async fn kept_answer(&self, seq: Seq) -> Result<Kept, StoreError> {
         let answer = self.shared().readers.read(move |reader| reader.kept_answer(seq)).await?;
-        Ok((answer, self.receipt(seq)))
+        Ok(Kept { answer, receipt: self.receipt(seq) })
     }
 
     /// Stores a request. Returns when it is durable, or says why it is not stored. Once this future was polled the

@@ -156,7 +156,7 @@ async fn an_entry_comes_back_as_it_was_stored() {
     assert_eq!(read.labels, given.labels);
     assert_eq!((read.state, read.outcome, read.held), (State::Stored, None, None));
     assert_eq!((read.certainty, read.attempts), (Certainty::NotSent, 0));
-    assert_eq!(store.kept_answer(durable.seq()).await.unwrap().0, given.answer);
+    assert_eq!(*store.kept_answer(durable.seq()).await.unwrap().answer(), given.answer);
     assert_eq!(due(&store), [durable.seq()]);
     assert!(matches!(store.load(Seq(99)).await, Err(StoreError::NotFound)));
 }
@@ -226,7 +226,7 @@ async fn of_many_at_once_with_one_key_one_is_new_and_all_get_its_answer() {
             match appended.unwrap() {
                 Appended::New(durable) => {
                     new[key] += 1;
-                    let kept = store.kept_answer(durable.seq()).await.unwrap().0;
+                    let kept = store.kept_answer(durable.seq()).await.unwrap().answer().clone();
                     statuses[key].insert(kept.status);
                 }
                 Appended::Same { answer, .. } => _ = statuses[key].insert(answer.status),

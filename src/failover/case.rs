@@ -403,7 +403,7 @@ impl Case {
         match stood_in {
             Ok(StoodIn::New { entry, answer }) => {
                 let answered = self.hold_unless_heard(&entry).await;
-                let response = StandIn::response(answer, entry.receipt(), Some(&cause));
+                let response = StandIn::response(entry.kept(answer), Some(&cause));
                 if let Some(attempt) = attempt {
                     self.failover.0.late.follow(late_answer::Waiting {
                         attempt,
@@ -417,8 +417,8 @@ impl Case {
                 }
                 Ok(Some((response, answered)))
             }
-            Ok(StoodIn::Again { answer, receipt }) => {
-                Ok(Some((StandIn::response(answer, receipt, Some(&cause)), Answered::KeptAgain)))
+            Ok(StoodIn::Again(kept)) => {
+                Ok(Some((StandIn::response(kept, Some(&cause)), Answered::KeptAgain)))
             }
             Ok(StoodIn::Conflict) => Err(Refusal::KeyReused),
             Ok(StoodIn::DeclinedBefore) => Err(Refusal::DeclinedBefore),

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 use super::Cause;
-use crate::store::{KeptAnswer, Reason, Receipt};
+use crate::store::{Kept, Reason};
 
 /// Not kept with the request: what is said anew with each send, and what the route does not keep. What belonged to the
 /// connection is gone already.
@@ -38,11 +38,8 @@ pub(super) fn address(address: IpAddr) -> String {
 }
 
 /// A kept answer on its way to the client: the app's words, and in `Proxy-Status` who speaks.
-pub(super) fn response<B: From<Full<Bytes>>>(
-    answer: KeptAnswer,
-    receipt: Receipt,
-    cause: Option<&Cause>,
-) -> Response<B> {
+pub(super) fn response<B: From<Full<Bytes>>>(kept: Kept, cause: Option<&Cause>) -> Response<B> {
+    let (answer, receipt) = kept.into_parts();
     let mut response = Response::new(B::from(Full::new(answer.body)));
     // Both were checked when the answer was made.
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::ACCEPTED);

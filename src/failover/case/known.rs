@@ -74,9 +74,8 @@ impl Case {
             return Err(Refusal::DeclinedBefore);
         }
         // An answer that cannot be read is not made up.
-        let (answer, receipt) =
-            store.kept_answer(seq).await.map_err(|_| Refusal::AcceptedBefore)?;
-        Ok(Some((StandIn::response(answer, receipt, None), Answered::KeptAgain)))
+        let kept = store.kept_answer(seq).await.map_err(|_| Refusal::AcceptedBefore)?;
+        Ok(Some((StandIn::response(kept, None), Answered::KeptAgain)))
     }
 
     /// Asked at all and not known to be down.
