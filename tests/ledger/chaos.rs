@@ -97,7 +97,8 @@ impl<'a> Chaos<'a> {
     /// Standin kills itself where it was told to, and starts again without being told.
     async fn dies_at(&mut self, point: &'static str) {
         let mut standin = self.standin.take().expect("it runs");
-        standin.ended(Duration::from_secs(30)).await;
+        // A breaker gives a trial of which it hears nothing up after a minute.
+        standin.ended(Duration::from_secs(90)).await;
         assert!(
             standin.process().whole_output().contains(&format!("failpoint {point}")),
             "died elsewhere"
