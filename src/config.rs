@@ -54,8 +54,8 @@ pub use self::{
     store::{Ephemeral, StoreConfig},
     tls::{CertificateFiles, ClientAuth, Http2, ListenTlsConfig, TlsVersion, UpstreamTlsConfig},
     upstream::{
-        BreakerConfig, ConnectionsConfig, HealthConfig, SlowConfig, UpstreamConfig, is_https,
-        parse_endpoint,
+        BreakerConfig, ConnectionsConfig, EndpointIs, HealthConfig, SlowConfig, UpstreamConfig,
+        is_https, parse_endpoint,
     },
 };
 

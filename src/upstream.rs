@@ -6,6 +6,7 @@
 mod answer_body;
 mod attempt;
 mod balance;
+mod between;
 pub mod body_copy;
 pub mod breaker;
 mod bulkhead;
@@ -64,6 +65,7 @@ pub use self::{
 use self::{
     attempt::Timers,
     balance::{Lot, Set},
+    between::Between,
     breaker::{Breaker, Change},
     connection::{Connection, Idle},
     endpoint::{Chosen, Endpoints},
@@ -94,6 +96,7 @@ pub struct Upstream {
     doubts: AtomicU32,
     suspected: Notify,
     switches: Switches,
+    between: Between,
     extra_tries: ExtraTries,
     tls: secure::Tls,
     answered_since_start: AtomicBool,
@@ -179,6 +182,7 @@ impl Upstream {
             doubts: AtomicU32::new(0),
             suspected: Notify::new(),
             switches: Switches::default(),
+            between: Between::default(),
             extra_tries: ExtraTries::default(),
             tls: secure::load(name, &config),
             config,
@@ -195,6 +199,7 @@ impl Upstream {
         let upstream = Arc::new(Self { switches, ..Self::plain(&before.name, config, egress) });
         upstream.seen.store(before.was_seen(), Ordering::Relaxed);
         upstream.endpoints.know_addresses_of(&before.endpoints);
+        upstream.knows_what_is_between(before);
         if matches!(*before.condition.borrow(), Condition::Up) {
             upstream.is_there();
         }

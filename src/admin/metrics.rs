@@ -212,6 +212,14 @@ impl Now<'_> {
             }
         }
         let mut family = out.gauge(
+            "standin_unexpected_proxy",
+            "1 where answers look like a proxy's and `endpoint_is` says that the app itself is asked",
+        )?;
+        for upstream in &self.1.upstreams {
+            let found = upstream.unexpected_proxy().is_some();
+            family.gauge(&[("upstream", &upstream.name)], flag(found))?;
+        }
+        let mut family = out.gauge(
             "standin_route_breaker",
             "1 for the state of the route's own breaker that holds",
         )?;

@@ -189,6 +189,7 @@ fn of_upstream(name: &str, upstream: &UpstreamConfig) -> UpstreamReport {
     UpstreamReport {
         name: name.to_owned(),
         endpoints: upstream.endpoints.clone(),
+        endpoint_is: upstream.endpoint_is,
         egress: upstream.egress.clone(),
         connect_timeout: write_duration(upstream.connect_timeout),
         timeout: write_duration(upstream.timeout),

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use http::uri::Authority;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     UpstreamTlsConfig,
@@ -41,6 +41,8 @@ pub struct UpstreamConfig {
     pub in_flight: Option<NonZeroUsize>,
     /// Takes what no route matches (needed with more than one upstream).
     pub default: bool,
+    /// Who takes the connections: `"app"`, or `"proxy"` where a mesh sidecar, gateway or load balancer stands before it.
+    pub endpoint_is: EndpointIs,
     /// Name of the pool of egress proxies through which it is reached. Default: it is reached directly.
     pub egress: Option<String>,
     /// How standin asks whether the app is back.
@@ -63,6 +65,17 @@ pub struct UpstreamConfig {
     pub retry_budget: RetryBudgetConfig,
     /// Who turns names into addresses: `"dns"`, `"system"` or `{ servers = [...] }`.
     pub resolver: ResolverConfig,
+}
+
+/// Who takes standin's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointIs {
+    /// The app: a connection that fails means that it is down, and each answer is its own.
+    #[default]
+    App,
+    /// A proxy: connecting always succeeds, and its own 502, 503 and 504 mean what no answer means.
+    Proxy,
 }
 
 /// `[upstream.NAME.health]`: how standin asks whether the app is back.
@@ -178,6 +191,7 @@ impl Default for UpstreamConfig {
             late_max: 256,
             in_flight: None,
             default: false,
+            endpoint_is: EndpointIs::default(),
             egress: None,
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),

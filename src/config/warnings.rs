@@ -1,8 +1,8 @@
 //! What works, but perhaps not as meant. `check` and the start of `run` show it.
 
 use super::{
-    Config, EgressConfig, Ephemeral, Role, RouteConfig, RoutePattern, StandInConfig, StandInOn,
-    UpstreamConfig, Warning,
+    Config, EgressConfig, EndpointIs, Ephemeral, Role, RouteConfig, RoutePattern, StandInConfig,
+    StandInOn, UpstreamConfig, Warning,
     units::{write_duration, write_size},
 };
 
@@ -110,6 +110,9 @@ impl Config {
                 "NOBODY'S CERTIFICATE IS LOOKED AT: whoever is between can read and change every request; write `ca_file`",
             );
         }
+        if upstream.endpoint_is == EndpointIs::Proxy {
+            warn_of_proxy(name, upstream, &routes, found);
+        }
         let timeouts = routes.iter().map(|route| route.timeout.unwrap_or(upstream.timeout));
         if let Some(longest) = timeouts.max().filter(|longest| *longest > upstream.late_window) {
             found.add(&format!("upstream.{name}.late_window"), format!(
@@ -215,6 +218,29 @@ impl Config {
     }
 }
 
+/// Where a proxy takes the connections, what standin can tell from them alone is little.
+fn warn_of_proxy(
+    name: &str,
+    upstream: &UpstreamConfig,
+    routes: &[&RouteConfig],
+    found: &mut Found,
+) {
+    let stand_in = || routes.iter().filter(|route| route.stand_in.is_some());
+    if upstream.health.path.is_none() && stand_in().next().is_some() {
+        found.add(
+            &format!("upstream.{name}.health.path"),
+            "absent: a proxy may answer `HEAD /` itself while the app is down",
+        );
+    }
+    if stand_in().any(|route| route.app_dedupes.is_none()) {
+        found.add(
+            &format!("upstream.{name}.endpoint_is"),
+            "a connection to a proxy nearly always succeeds: routes without `app_dedupes` stand in only once the \
+             breaker is open",
+        );
+    }
+}
+
 struct Found(Vec<Warning>);
 
 impl Found {
@@ -252,6 +278,19 @@ mod tests {
             answer = { status = 201 }
         "#;
         assert_eq!(warnings(text), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_proxy_hides_is_said() {
+        let found = |more: &str| {
+            let route = "[route.a]\nmatch = \"POST /a\"\n[route.a.stand_in]\naccept_if = \"body.n == 1\"\n\
+                         answer = { status = 201 }";
+            let all = warnings(&format!("{more}\n{route}")).join("\n");
+            ["health.path", "endpoint_is"].map(|key| all.contains(&format!("`upstream.app.{key}")))
+        };
+        assert_eq!(found("endpoint_is = \"proxy\""), [true, true]);
+        assert_eq!(found("endpoint_is = \"proxy\"\nhealth = { path = \"/up\" }"), [false, true]);
+        assert_eq!(found("endpoint_is = \"app\""), [false, false]);
     }
 
     #[test]

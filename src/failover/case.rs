@@ -229,10 +229,10 @@ impl Case {
             Err(error) => return self.nobody_answered(who, error, None).await,
         };
         match attempt.answer().await {
-            Ok(response) if self.policy.stands_in_for(response.status()) => {
-                self.bad_status(who, response).await
-            }
-            Ok(response) => Ok(self.answered(who, response).await),
+            Ok(response) => match self.is_no_answer(&response) {
+                Some(reason) => self.bad_status(who, response, reason).await,
+                None => Ok(self.answered(who, response).await),
+            },
             Err(error) => self.nobody_answered(who, error, Some(attempt)).await,
         }
     }
@@ -288,19 +288,28 @@ impl Case {
         }
     }
 
+    /// Why it is not taken for an answer of the app.
+    fn is_no_answer(&self, response: &Response<AnswerBody>) -> Option<Reason> {
+        let (status, headers) = (response.status(), response.headers());
+        let by_proxy = self.route.upstream.own_error_of_a_proxy(status, headers);
+        by_proxy.or_else(|| self.policy.stands_in_for(status).then_some(Reason::BadStatus))
+    }
+
     async fn bad_status(
         &mut self,
         who: &Identified,
         response: Response<AnswerBody>,
+        reason: Reason,
     ) -> Result<Decided, Refusal> {
-        let text = format!("the app answered {}", response.status());
+        let by = if reason == Reason::BadStatus { "the app" } else { "a proxy before the app" };
+        let text = format!("{by} answered {}", response.status());
         let certainty = match self.says(who, &response) {
             // By the route's own rules it is an answer.
             Live::Closes(..) => return Ok(self.answered(who, response).await),
             Live::NotApplied => Certainty::NotSent,
             Live::Doubtful | Live::Unseen => Certainty::SentUnknown,
         };
-        let cause = Cause::new(Reason::BadStatus, certainty, text.clone());
+        let cause = Cause::new(reason, certainty, text.clone());
         match self.stand_in_for(who, cause, None).await {
             Ok(Some(decided)) => Ok(decided),
             Err(refusal @ (Refusal::StoreFailed | Refusal::Body(_))) => {

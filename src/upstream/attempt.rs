@@ -177,6 +177,11 @@ impl Verdict {
     }
 
     pub(super) fn tell(&mut self, answer: &Answer, progress: &Progress) {
+        if let Ok(answer) = answer
+            && in_flight::is_gateways(answer.status())
+        {
+            self.upstream.look_for_proxy(answer.headers());
+        }
         self.tell_status(answer.as_ref().map(Response::status), progress);
     }
 

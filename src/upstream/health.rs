@@ -98,6 +98,7 @@ async fn ask(connections: &Connections, endpoint: usize, method: Method) -> Opti
     let sent = connections.send_to(endpoint, request, &progress, false);
     let (answer, connection) = tokio::time::timeout(limit, sent).await.ok()?.ok()?;
     let answer = connections.with_body(answer, connection);
+    upstream.look_for_proxy(answer.headers());
     // Without a body its connection is kept for the next question.
     Some(answer.status())
 }

@@ -138,6 +138,18 @@ impl Known<'_> {
         let stood_for =
             self.routes.iter().any(|route| route.stands_in && route.upstream == upstream.name);
         let mut say = |severity, text| all.push(Sentence { severity, route: None, text });
+        if let Some(sign) = &upstream.unexpected_proxy
+            && stood_for
+        {
+            say(
+                Severity::Note,
+                format!(
+                    "A proxy seems to stand before {} ({sign}): set `endpoint_is = \"proxy\"`, so that its own errors \
+                     count as an app that is down.",
+                    upstream.name
+                ),
+            );
+        }
         match &*upstream.condition {
             // A standby never asks the app for live traffic, so that it has not answered means nothing.
             "unknown" if stood_for && !self.standby => say(
@@ -354,6 +366,7 @@ mod tests {
             condition: condition.into(),
             since: down.then_some(At(NOW)),
             cause: down.then(|| "connection refused".into()),
+            unexpected_proxy: None,
         }
     }
 

@@ -82,6 +82,9 @@ pub struct UpstreamStatus {
     pub since: Option<At>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// A sign in its answers that a proxy stands before the app, where the configuration says that none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexpected_proxy: Option<String>,
 }
 
 impl Status {
@@ -226,6 +229,7 @@ impl UpstreamStatus {
             condition: condition.to_owned(),
             since: since.map(At),
             cause,
+            unexpected_proxy: upstream.unexpected_proxy().map(|sign| text::line(&sign)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::config::{Role, Trigger, Unanswered, Warning};
+use crate::config::{EndpointIs, Role, Trigger, Unanswered, Warning};
 
 /// Everything `check` has to say; `Display` for people, `Serialize` for programs.
 #[derive(Debug, Serialize)]
@@ -129,6 +129,8 @@ pub struct Kept {
 pub struct UpstreamReport {
     pub name: String,
     pub endpoints: Vec<String>,
+    /// `proxy`: its own errors are no answers of the app.
+    pub endpoint_is: EndpointIs,
     /// The pool of egress proxies through which it is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<String>,

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::{Report, Role, rounded, route, write_size};
+use crate::config::EndpointIs;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -34,6 +35,9 @@ impl Report {
     fn write_rest(&self, f: &mut Formatter<'_>) -> Result {
         for upstream in &self.upstreams {
             writeln!(f, "[upstream.{}] {}", upstream.name, upstream.endpoints.join(", "))?;
+            if upstream.endpoint_is == EndpointIs::Proxy {
+                line(f, "between", "a proxy: its own 502, 503 and 504 are no answers of the app")?;
+            }
             if let Some(pool) = &upstream.egress {
                 line(f, "egress", &format!("through the proxies of [egress.{pool}]"))?;
             }
