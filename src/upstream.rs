@@ -35,7 +35,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,7 +66,7 @@ use self::{
     attempt::Timers,
     balance::{Lot, Set},
     between::Between,
-    breaker::{Breaker, Change},
+    breaker::{Breaker, Change, Switched},
     connection::{Connection, Idle},
     endpoint::{Chosen, Endpoints},
     request_body::{Progress, RequestBody},
@@ -102,6 +102,8 @@ pub struct Upstream {
     answered_since_start: AtomicBool,
     seen: AtomicBool,
     condition: watch::Sender<Condition>,
+    /// The last turn of the breaker that the condition tells of.
+    published: AtomicU64,
     last_cause: Mutex<String>,
 }
 
@@ -189,6 +191,7 @@ impl Upstream {
             answered_since_start: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             condition: watch::Sender::new(Condition::Unknown),
+            published: AtomicU64::new(0),
             last_cause: Mutex::default(),
         }
     }
@@ -257,12 +260,18 @@ impl Upstream {
         }
     }
 
-    fn publish(&self, change: Change, why: &str) {
+    /// What is thought of it follows its breaker. Two threads may come here in the wrong order: what has been overtaken
+    /// is written down, and no more.
+    fn publish(&self, Switched { change, why, turn }: Switched) {
         let cause = self.last_cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let why = with_cause(why, change, &cause);
+        let why = with_cause(&why, change, &cause);
         tracing::info!(upstream = &*self.name, "breaker {change:?}: {why}");
         self.record(None, change, why);
-        self.condition.send_modify(|condition| {
+        self.condition.send_if_modified(|condition| {
+            // Under the lock of the condition, so that turn and condition are of one mind.
+            if self.published.fetch_max(turn, Ordering::Relaxed) > turn {
+                return false;
+            }
             let since = match condition {
                 Condition::Down { since, .. } | Condition::Probing { since, .. } => *since,
                 Condition::Unknown | Condition::Up => UnixMillis::now(),
@@ -272,6 +281,7 @@ impl Upstream {
                 Change::HalfOpened => Condition::Probing { since, cause },
                 Change::Closed => Condition::Up,
             };
+            true
         });
     }
 }

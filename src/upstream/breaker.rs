@@ -35,6 +35,8 @@ pub struct Machine {
     seed: u64,
     /// What made it switch last.
     why: String,
+    /// Switches so far.
+    turn: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub enum Outlook {
 pub struct Switched {
     pub change: Change,
     pub why: String,
+    /// Counts the switches of one breaker: threads may tell of them in another order than they happened.
+    pub turn: u64,
 }
 
 /// What changed for those who watch.
@@ -105,6 +109,7 @@ impl Machine {
             held_until: None,
             seed: 0,
             why: String::new(),
+            turn: 0,
         }
     }
 
@@ -230,6 +235,7 @@ impl Machine {
         self.in_a_row = 0;
         self.slowness.iter_mut().for_each(Slowness::forget);
         self.why = why;
+        self.turn += 1;
         Change::Opened
     }
 
@@ -251,6 +257,7 @@ impl Machine {
         self.phase = Phase::HalfOpen { trial };
         self.in_a_row = 0;
         why.clone_into(&mut self.why);
+        self.turn += 1;
         Change::HalfOpened
     }
 
@@ -259,6 +266,7 @@ impl Machine {
         self.phase = Phase::Closed;
         (self.in_a_row, self.opened) = (0, 0);
         (self.closed_at, self.held_until) = (Some(now), None);
+        self.turn += 1;
         Change::Closed
     }
 }
@@ -342,7 +350,7 @@ impl Breaker {
 }
 
 fn told(machine: &Machine, change: Option<Change>) -> Option<Switched> {
-    change.map(|change| Switched { change, why: machine.why.clone() })
+    change.map(|change| Switched { change, why: machine.why.clone(), turn: machine.turn })
 }
 
 #[cfg(test)]

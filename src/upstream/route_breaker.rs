@@ -22,7 +22,8 @@ use crate::time::UnixMillis;
 pub struct RouteBreaker {
     route: Arc<str>,
     breaker: Breaker,
-    state: Mutex<RouteState>,
+    /// With the turn of the breaker that it tells of.
+    state: Mutex<(u64, RouteState)>,
     last_cause: Mutex<String>,
 }
 
@@ -59,7 +60,33 @@ impl RouteBreaker {
     }
 
     pub fn state(&self) -> RouteState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Takes note of a switch, unless a later one was noted before.
+    fn stands(&self, turn: u64, change: Change, why: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 > turn {
+            return;
+        }
+        let since = match &state.1 {
+            RouteState::Open { since, .. } | RouteState::HalfOpen { since, .. } => *since,
+            RouteState::Closed => UnixMillis::now(),
+        };
+        let cause = match &state.1 {
+            RouteState::Open { cause, .. } | RouteState::HalfOpen { cause, .. }
+                if change != Change::Opened =>
+            {
+                cause.clone()
+            }
+            _ => why.to_owned(),
+        };
+        let now = match change {
+            Change::Opened => RouteState::Open { since, cause },
+            Change::HalfOpened => RouteState::HalfOpen { since, cause },
+            Change::Closed => RouteState::Closed,
+        };
+        *state = (turn, now);
     }
 
     /// Requests are let through freely.
@@ -166,8 +193,9 @@ impl Upstream {
     }
 
     fn switched(&self, switched: Option<Switched>) {
-        let Some(Switched { change, why }) = switched else { return };
-        self.publish(change, &why);
+        let Some(switched) = switched else { return };
+        let change = switched.change;
+        self.publish(switched);
         if change == Change::HalfOpened {
             // Their trials find out: what went wrong there may have been the outage.
             let routes: Vec<_> = {
@@ -181,30 +209,11 @@ impl Upstream {
     }
 
     fn route_switched(&self, route: &RouteBreaker, switched: Option<Switched>) {
-        let Some(Switched { change, why }) = switched else { return };
+        let Some(Switched { change, why, turn }) = switched else { return };
         let cause = route.cause();
         let why = with_cause(&why, change, &cause);
         tracing::info!(upstream = &*self.name, route = &*route.route, "breaker {change:?}: {why}");
-        {
-            let mut state = route.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let since = match &*state {
-                RouteState::Open { since, .. } | RouteState::HalfOpen { since, .. } => *since,
-                RouteState::Closed => UnixMillis::now(),
-            };
-            let cause = match &*state {
-                RouteState::Open { cause, .. } | RouteState::HalfOpen { cause, .. }
-                    if change != Change::Opened =>
-                {
-                    cause.clone()
-                }
-                _ => why.clone(),
-            };
-            *state = match change {
-                Change::Opened => RouteState::Open { since, cause },
-                Change::HalfOpened => RouteState::HalfOpen { since, cause },
-                Change::Closed => RouteState::Closed,
-            };
-        }
+        route.stands(turn, change, &why);
         self.record(Some(&route.route), change, why);
     }
 
@@ -240,4 +249,37 @@ fn is_trial(admission: Admission) -> Result<bool, UpstreamError> {
 
 fn set(cause: &Mutex<String>, to: &str) {
     cause.lock().unwrap_or_else(PoisonError::into_inner).replace_range(.., to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, upstream::Condition};
+
+    /// Opened, half-open and closed again, each as its thread is about to tell it.
+    fn there_and_back(breaker: &Breaker) -> [Option<Switched>; 3] {
+        let now = Instant::now();
+        let switches =
+            [breaker.known_down(now, "gone"), breaker.healthy(now), breaker.success(None)];
+        assert!(switches.iter().all(Option::is_some), "{switches:?}");
+        switches
+    }
+
+    #[test]
+    fn a_switch_that_was_overtaken_on_its_way_changes_nothing_any_more() {
+        let config: Config =
+            toml::from_str("[upstream.app]\nendpoints = [\"http://127.0.0.1:1\"]").unwrap();
+        let upstream = Upstream::new("app", config.upstream["app"].clone());
+        let route = upstream.of_route(&"orders".into());
+
+        let [opened, half_opened, closed] = there_and_back(&upstream.breaker);
+        [opened, closed, half_opened].into_iter().for_each(|told| upstream.switched(told));
+        assert_eq!(*upstream.condition().borrow(), Condition::Up);
+
+        let [opened, half_opened, closed] = there_and_back(&route.breaker);
+        for told in [half_opened, closed, opened] {
+            upstream.route_switched(&route, told);
+        }
+        assert_eq!(route.state(), RouteState::Closed);
+    }
 }

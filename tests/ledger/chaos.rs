@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::customers::Log;
 use crate::support::{Shop, Standin, eventually};
@@ -69,7 +70,7 @@ impl<'a> Chaos<'a> {
             }
             // It is hit while the shop is in trouble, the others when the shop is back.
             Some("after_commit_before_ack") => {
-                self.dies_at("after_commit_before_ack").await;
+                self.dies_at("after_commit_before_ack", None).await;
                 self.some_go_by(100).await;
             }
             Some(_) => {}
@@ -80,7 +81,7 @@ impl<'a> Chaos<'a> {
             None => shop.restart().await,
         }
         if let Some(point @ ("after_sending" | "after_app_applied")) = point {
-            self.dies_at(point).await;
+            self.dies_at(point, Some(shop)).await;
         }
         self.some_go_by(150).await;
     }
@@ -94,11 +95,21 @@ impl<'a> Chaos<'a> {
         self.standin = Some(with_arguments.await);
     }
 
-    /// Standin kills itself where it was told to, and starts again without being told.
-    async fn dies_at(&mut self, point: &'static str) {
+    /// Standin kills itself where it was told to, and starts again without being told. Where it dies of a replay, it may
+    /// be that there was none: each customer's cap used up, the rest settled by late answers. Then the shop goes once
+    /// more, until there is one.
+    async fn dies_at(&mut self, point: &'static str, mut shop: Option<&mut Shop>) {
         let mut standin = self.standin.take().expect("it runs");
-        // A breaker gives a trial of which it hears nothing up after a minute.
-        standin.ended(Duration::from_secs(90)).await;
+        let began = Instant::now();
+        while !standin.process().has_ended() {
+            assert!(began.elapsed() < LONGEST_LIFE, "{point} is not reached");
+            self.some_go_by(40).await;
+            if let Some(shop) = shop.as_deref_mut().filter(|_| began.elapsed() > LONG_LIFE) {
+                shop.kill();
+                self.some_go_by(60).await;
+                shop.restart().await;
+            }
+        }
         assert!(
             standin.process().whole_output().contains(&format!("failpoint {point}")),
             "died elsewhere"
@@ -117,6 +128,12 @@ impl<'a> Chaos<'a> {
         .await;
     }
 }
+
+/// A replay comes sooner, if there is any.
+const LONG_LIFE: Duration = Duration::from_secs(3);
+
+/// By then every customer may be stood in for again.
+const LONGEST_LIFE: Duration = Duration::from_secs(90);
 
 /// None: the shop is killed.
 fn trouble(round: usize) -> Option<Value> {
