@@ -249,13 +249,17 @@ impl Writer {
             marks.by_ref().take(PORTION).for_each(|job| plan.mark(&mut index, job));
         }
         let mut captures = batch.captures.into_iter();
+        let anything_new = captures.len() > 0;
         while captures.len() > 0 {
             let mut index = self.shared.index();
             index.forget(now, PORTION);
             index.ripen(now);
             captures.by_ref().take(PORTION).for_each(|capture| plan.capture(&mut index, capture));
         }
-        self.shared.note_known(true);
+        // Before it is durable: whoever comes next has to look. Marks are of entries that are known.
+        if anything_new {
+            self.shared.note_known(true);
+        }
         plan
     }
 

@@ -56,10 +56,7 @@ impl<'a> Chaos<'a> {
         }
 
         let trouble = trouble(round);
-        match &trouble {
-            Some(faults) => shop.faults(faults).await,
-            None => shop.kill(),
-        }
+        self.begin(&trouble, shop).await;
         self.some_go_by(150).await;
         match point {
             None => {
@@ -69,21 +66,31 @@ impl<'a> Chaos<'a> {
                 self.some_go_by(100).await;
             }
             // It is hit while the shop is in trouble, the others when the shop is back.
-            Some("after_commit_before_ack") => {
-                self.dies_at("after_commit_before_ack", None).await;
+            Some(point @ "after_commit_before_ack") => {
+                self.dies_at(point, &trouble, shop).await;
                 self.some_go_by(100).await;
             }
             Some(_) => {}
         }
+        self.end(&trouble, shop).await;
+        if let Some(point @ ("after_sending" | "after_app_applied")) = point {
+            self.dies_at(point, &None, shop).await;
+        }
+        self.some_go_by(150).await;
+    }
 
+    async fn begin(&self, trouble: &Trouble, shop: &mut Shop) {
+        match trouble {
+            Some(faults) => shop.faults(faults).await,
+            None => shop.kill(),
+        }
+    }
+
+    async fn end(&self, trouble: &Trouble, shop: &mut Shop) {
         match trouble {
             Some(_) => shop.heal().await,
             None => shop.restart().await,
         }
-        if let Some(point @ ("after_sending" | "after_app_applied")) = point {
-            self.dies_at(point, Some(shop)).await;
-        }
-        self.some_go_by(150).await;
     }
 
     async fn kill_at_random(&mut self, arguments: &[String]) {
@@ -95,19 +102,26 @@ impl<'a> Chaos<'a> {
         self.standin = Some(with_arguments.await);
     }
 
-    /// Standin kills itself where it was told to, and starts again without being told. Where it dies of a replay, it may
-    /// be that there was none: each customer's cap used up, the rest settled by late answers. Then the shop goes once
-    /// more, until there is one.
-    async fn dies_at(&mut self, point: &'static str, mut shop: Option<&mut Shop>) {
+    /// Standin kills itself where it was told to, and starts again without being told. It may be that nothing comes to
+    /// that point: the caps used up, or all settled by late answers. Then the shop is well and in trouble in turns, and
+    /// in the end what it was before.
+    async fn dies_at(&mut self, point: &'static str, trouble: &Trouble, shop: &mut Shop) {
         let mut standin = self.standin.take().expect("it runs");
         let began = Instant::now();
         while !standin.process().has_ended() {
             assert!(began.elapsed() < LONGEST_LIFE, "{point} is not reached");
             self.some_go_by(40).await;
-            if let Some(shop) = shop.as_deref_mut().filter(|_| began.elapsed() > LONG_LIFE) {
-                shop.kill();
+            if began.elapsed() < LONG_LIFE {
+                continue;
+            }
+            if point == POINTS[0] {
+                self.end(trouble, shop).await;
+                self.some_go_by(150).await;
+                self.begin(trouble, shop).await;
+            } else {
+                self.begin(trouble, shop).await;
                 self.some_go_by(60).await;
-                shop.restart().await;
+                self.end(trouble, shop).await;
             }
         }
         assert!(
@@ -129,14 +143,16 @@ impl<'a> Chaos<'a> {
     }
 }
 
-/// A replay comes sooner, if there is any.
+/// It comes sooner, if it comes at all.
 const LONG_LIFE: Duration = Duration::from_secs(3);
 
 /// By then every customer may be stood in for again.
 const LONGEST_LIFE: Duration = Duration::from_secs(90);
 
-/// None: the shop is killed.
-fn trouble(round: usize) -> Option<Value> {
+/// Faults of the shop. None: it is killed.
+type Trouble = Option<Value>;
+
+fn trouble(round: usize) -> Trouble {
     Some(match round % 7 {
         1 => json!({ "kind": "drop_after", "every": 2 }),
         2 => json!({ "delay_before_ms": 900 }),

@@ -53,6 +53,8 @@ pub enum Behaviour {
     Answer,
     /// The same, after a while.
     Slow(Duration),
+    /// The same for one request after the other: whoever comes meanwhile waits in a queue.
+    OneByOne(Duration),
     Status(StatusCode),
     /// Never an answer.
     Hang,
@@ -71,6 +73,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     wire: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     behaviour: Mutex<Behaviour>,
+    queue: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -90,6 +93,7 @@ impl App {
             seen: Mutex::default(),
             wire: Mutex::default(),
             behaviour: Mutex::new(Behaviour::Answer),
+            queue: tokio::sync::Mutex::default(),
         });
         let mut app = Self { address, shared, runtime: Some(runtime), stop: None };
         app.listen_on(listener);
@@ -253,6 +257,11 @@ async fn answer(
     match behaviour {
         Behaviour::Answer => Ok(usual(&seen)),
         Behaviour::Slow(delay) => {
+            tokio::time::sleep(delay).await;
+            Ok(usual(&seen))
+        }
+        Behaviour::OneByOne(delay) => {
+            let _turn = shared.queue.lock().await;
             tokio::time::sleep(delay).await;
             Ok(usual(&seen))
         }
