@@ -57,15 +57,32 @@ impl Process {
         self.line(word, |line| line.split_once(word).map(|(_, rest)| rest)).await
     }
 
+    /// Like [`Process::says`]. None: before that it died where it was told to die.
+    pub async fn says_or_dies(&mut self, prefix: &str) -> Option<String> {
+        self.line_or_death(prefix, |line| line.strip_prefix(prefix)).await
+    }
+
     async fn line(&mut self, what: &str, rest: impl Fn(&str) -> Option<&str>) -> String {
+        let line = self.line_or_death(what, rest).await;
+        line.unwrap_or_else(|| panic!("{} died before it said `{what}`", self.name))
+    }
+
+    async fn line_or_death(
+        &mut self,
+        what: &str,
+        rest: impl Fn(&str) -> Option<&str>,
+    ) -> Option<String> {
         let limit = Duration::from_secs(30);
-        eventually(limit, async || -> Result<String, String> {
+        eventually(limit, async || -> Result<Option<String>, String> {
             let written = self.output();
             let line = written.lines().find_map(&rest);
             match line {
-                Some(rest) => Ok(rest.trim().to_owned()),
+                Some(rest) => Ok(Some(rest.trim().to_owned())),
                 None if self.has_ended() => {
                     let (how, written) = (self.child.wait(), self.whole_output());
+                    if written.lines().any(|line| line.starts_with("failpoint ")) {
+                        return Ok(None);
+                    }
                     panic!("{} ended ({how:?}) before it said `{what}`:\n{written}", self.name)
                 }
                 None => Err(format!("{} never said `{what}`, but:\n{written}", self.name)),

@@ -75,8 +75,11 @@ impl Setup {
         command.arg("run").arg("-c").arg(&file).args(&self.arguments);
         command.current_dir(self.folder.path());
         let mut process = Process::spawn("standin", &mut command);
-        let address = process.says("listening on ").await.parse().unwrap();
-        let admin = process.says("admin on ").await.parse().unwrap();
+        // One that restarts may die of a replay before it listens.
+        let said = process.says_or_dies("listening on ").await;
+        let address = said.map_or(address, |said| said.parse().unwrap());
+        let said = process.says_or_dies("admin on ").await;
+        let admin = said.map_or(admin, |said| said.parse().unwrap());
         Standin { process, setup: self, address, admin }
     }
 
