@@ -39,6 +39,7 @@ use crate::{
         body_copy::Budget,
         request_body::{Progress, RequestBody, WaitsFor},
     },
+    veto::{self, VETO},
 };
 
 /// What all workers share to decide.
@@ -159,6 +160,15 @@ impl Failover {
         response
     }
 
+    /// Takes note of what an answer of the app of a stand-in route says to being stood in for; its client does not see it.
+    async fn hear_veto<B>(&self, route: &Route, response: &mut Response<B>) {
+        if route.config.stand_in.is_some() && response.headers().contains_key(VETO) {
+            let (status, store) = (response.status(), self.0.shared.stand_in.store());
+            // In a box: hardly any answer has it, and every request would carry the room for it.
+            Box::pin(veto::hear(route, store, status, response.headers_mut())).await;
+        }
+    }
+
     /// Closes connections that were idle for too long.
     pub fn reap(&self) {
         self.0.connections.iter().for_each(Connections::reap);
@@ -202,7 +212,12 @@ impl Failover {
         };
         let asked = self.connections(&matched).exchange(request, &progress, asking);
         let answer = match asked.await {
-            Ok(response) => by_app(response.map(|body| Answer::App(body, places))),
+            Ok(mut response) => {
+                if let Some(route) = &matched.route {
+                    self.hear_veto(route, &mut response).await;
+                }
+                by_app(response.map(|body| Answer::App(body, places)))
+            }
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
                 refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
             }
@@ -242,7 +257,12 @@ impl Failover {
             return refused(Refusal::NobodyToAsk(Certainty::NotSent));
         };
         match self.connections(&matched).upgrade(request, asking).await {
-            Ok((response, None)) => by_app(response.map(|body| Answer::App(body, places))),
+            Ok((mut response, None)) => {
+                if let Some(route) = &matched.route {
+                    self.hear_veto(route, &mut response).await;
+                }
+                by_app(response.map(|body| Answer::App(body, places)))
+            }
             Ok((response, Some(app))) => {
                 tunnel::begin(client, app, places, &self.0.drain);
                 by_app(response.map(|body| Answer::App(body, Places::default())))

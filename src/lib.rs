@@ -37,6 +37,7 @@
 //! | **the way back** | |
 //! | [`replay`] | from the store to the app, once it is back |
 //! | [`mode`] | what people set: auto, forced, pass-through |
+//! | [`veto`] | what the app says: not to be stood in for |
 //! | [`admin`] | page, API, metrics, health |
 //! | **small things that all may use** | |
 //! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
@@ -68,3 +69,4 @@ pub mod template;
 pub mod time;
 pub mod tls;
 pub mod upstream;
+pub mod veto;

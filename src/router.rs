@@ -14,6 +14,7 @@ use crate::{
     telemetry::Threshold,
     time::UnixMillis,
     upstream::{Bulkhead, Of, RouteBreaker, Upstream},
+    veto::Veto,
 };
 
 /// One route, ready for use; shared by all threads.
@@ -29,6 +30,8 @@ pub struct Route {
     /// Position of the upstream among all.
     pub upstream_index: usize,
     pub breaker: Arc<RouteBreaker>,
+    /// What the app has said to being stood in for.
+    pub veto: Arc<Veto>,
     /// From the request fully sent to the head of the answer.
     pub timeout: Duration,
     /// None: no limit.
@@ -154,10 +157,12 @@ impl Routes {
             let before = self.by_name(&name);
             let slow = before.map_or(&[][..], |before| &before.slow[..]);
             let slow = Threshold::all(&config.watch.slow, slow);
+            let veto = Veto::of(&upstream.name, before.map(|before| &before.veto));
             let before = before.and_then(|before| before.bulkhead.as_ref());
             let breaker = upstream.of_route(&name);
             all.push(Arc::new(Route {
                 breaker,
+                veto,
                 name,
                 index,
                 place,

@@ -38,6 +38,7 @@ use crate::{
     telemetry::Counters,
     tls::{self, TlsFault},
     upstream::body_copy::Budget,
+    veto,
 };
 
 /// Why a server did not start, or ended on its own.
@@ -102,6 +103,7 @@ async fn start(
     let routes = Arc::new(Routes::new(config)?);
     let store = open_store(config, hidden)?;
     outage::recall(&routes, &store).await;
+    veto::recall(&routes, &store).await;
     routes.egress.recall(&store).await?;
     follow::first(&routes.egress, &store).await;
     let tls = config.listen.tls.as_ref().map(|tls| tls::server::load(tls, config.listen.http2));

@@ -92,6 +92,8 @@ pub enum NotStoodIn {
     NeverSeen,
     #[error("high risk: {0}")]
     High(#[from] HighRisk),
+    #[error("the app has said that it is not to be stood in for")]
+    Vetoed,
     #[error("cap reached: {0:?}")]
     Cap(Cap),
     #[error(transparent)]
@@ -171,6 +173,9 @@ impl StandIn {
     ) -> Result<StoodIn, NotStoodIn> {
         if !policy.is_on(cause.reason) {
             return Err(NotStoodIn::NotOn(cause.reason));
+        }
+        if policy.veto().now(UnixMillis::now()).is_some() {
+            return Err(NotStoodIn::Vetoed);
         }
         if !policy.upstream().was_seen() {
             return Err(NotStoodIn::NeverSeen);
@@ -324,6 +329,7 @@ impl NotStoodIn {
         match self {
             Self::NotOn(_) => "not_on",
             Self::NeverSeen => "never_seen",
+            Self::Vetoed => "vetoed",
             Self::High(high) => high.word(),
             Self::Cap(Cap::Open) => "cap_open",
             Self::Cap(Cap::OpenSum) => "cap_open_sum",

@@ -36,6 +36,7 @@ mod store;
 mod support;
 mod tls;
 mod upstreams;
+mod veto;
 mod watch;
 
 /// `autotests` is off, so that a file nobody lists would silently not run.

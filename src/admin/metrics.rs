@@ -230,6 +230,12 @@ impl Now<'_> {
                 family.gauge(&labels, flag(state == now))?;
             }
         }
+        let mut family =
+            out.gauge("standin_vetoed", "1 while the app says that it is not to be stood in for")?;
+        for route in self.1.all.iter().filter(|route| route.config.stand_in.is_some()) {
+            let vetoed = route.veto.now(UnixMillis::now()).is_some();
+            family.gauge(&[("route", &route.name)], flag(vetoed))?;
+        }
         let mut family = out.gauge("standin_mode", "1 for the mode in which the route acts")?;
         for route in &self.1.all {
             let now = self.0.modes.of(&route.name);

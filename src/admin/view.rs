@@ -26,7 +26,7 @@ pub use self::{
     entry::{EntryDetail, EntryList, EntryView, HistoryView},
     message::{AnswerView, BodyView, Field, RequestView},
     mode::{ModeView, ModesView},
-    route::{Answers, CapUse, RouteStatus},
+    route::{Answers, CapUse, RouteStatus, VetoView},
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},
     status::{Status, StoreStatus, UpstreamStatus},

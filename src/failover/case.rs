@@ -229,10 +229,13 @@ impl Case {
             Err(error) => return self.nobody_answered(who, error, None).await,
         };
         match attempt.answer().await {
-            Ok(response) => match self.is_no_answer(&response) {
-                Some(reason) => self.bad_status(who, response, reason).await,
-                None => Ok(self.answered(who, response).await),
-            },
+            Ok(mut response) => {
+                self.hear_veto(&mut response).await;
+                match self.is_no_answer(&response) {
+                    Some(reason) => self.bad_status(who, response, reason).await,
+                    None => Ok(self.answered(who, response).await),
+                }
+            }
             Err(error) => self.nobody_answered(who, error, Some(attempt)).await,
         }
     }
@@ -286,6 +289,11 @@ impl Case {
         } else if outcome != Outcome::Declined {
             doubts.applied(who.identity.key);
         }
+    }
+
+    /// What the app says to being stood in for.
+    async fn hear_veto(&self, response: &mut Response<AnswerBody>) {
+        self.failover.hear_veto(&self.route, response).await;
     }
 
     /// Why it is not taken for an answer of the app.
@@ -439,11 +447,16 @@ impl Case {
                     None => None,
                 };
                 match meanwhile {
-                    Some(Ok(response)) => Ok(Some(self.answered(who, response).await)),
+                    Some(Ok(mut response)) => {
+                        self.hear_veto(&mut response).await;
+                        Ok(Some(self.answered(who, response).await))
+                    }
                     // An error is not "not stored": after a restart the entry may be there, and be replayed.
                     _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
                         Err(Refusal::StoreFailed)
                     }
+                    // The app's no takes back no promise.
+                    _ if matches!(no, NotStoodIn::Vetoed) => self.promised_before(who).await,
                     _ => Ok(None),
                 }
             }

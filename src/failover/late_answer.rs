@@ -18,6 +18,7 @@ use crate::{
     store::{Durable, KeptAnswer, Store},
     telemetry::WorkerCounters,
     upstream::{Attempt, Connections, Places, WholeAnswer},
+    veto,
 };
 
 /// One worker's exchanges that outlive their client's answer. Cheap to clone.
@@ -85,7 +86,7 @@ impl LateAnswers {
 /// 2xx closes the entry `completed`, a final no `declined`; others change nothing.
 async fn settle(waiting: Waiting) {
     let Waiting { attempt, entry, route, store, connections, counters, places } = waiting;
-    let answer = match attempt.late(KEPT, &connections).await {
+    let mut answer = match attempt.late(KEPT, &connections).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(receipt = %entry.receipt(), %error, "no late answer either");
@@ -93,6 +94,7 @@ async fn settle(waiting: Waiting) {
         }
     };
     drop(places);
+    veto::hear(&route, &store, answer.status, &mut answer.headers).await;
     counters.route(route.place).late_answers.fetch_add(1, Ordering::Relaxed);
     // The store cannot be read: the entry stays what it is, and is replayed.
     let Ok(stored) = store.load(entry.seq()).await else { return };

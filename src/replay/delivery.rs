@@ -33,6 +33,7 @@ use crate::{
     store::{Certainty, Entry, HeldReason, Lease, Outcome, Sending, StoreError, Verdict},
     time::UnixMillis,
     upstream::{Asking, Connections, UpstreamError, WholeAnswer, at_most},
+    veto,
 };
 
 /// Delivers entries, several at once, on one thread.
@@ -185,8 +186,9 @@ impl Delivery {
         });
         let now = UnixMillis::now();
         match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.parts.hook.at("after_app_applied");
+                veto::hear(route, &self.parts.store, answer.status, &mut answer.headers).await;
                 let judged = judge(entry, route, &answer, now);
                 let chance = &mut self.chance.borrow_mut();
                 after_answer(policy, judged, &answer, sending.attempt, now, chance)

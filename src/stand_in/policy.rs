@@ -22,6 +22,7 @@ use crate::{
     store::{Caps, Digest, Identity, KeptAnswer, Reason},
     time::UnixMillis,
     upstream::{Upstream, body_copy::WholeBody},
+    veto::Veto,
 };
 
 /// See the module.
@@ -29,6 +30,7 @@ use crate::{
 pub struct Policy {
     route: Arc<str>,
     upstream: Arc<Upstream>,
+    veto: Arc<Veto>,
     config: RouteConfig,
     stand_in: StandInConfig,
     on: Vec<StandInOn>,
@@ -78,6 +80,7 @@ impl Policy {
             wanted,
             route: Arc::clone(&route.name),
             upstream: Arc::clone(&route.upstream),
+            veto: Arc::clone(&route.veto),
             on: config.stands_in_on(),
             caps: Arc::new(caps),
             answer,
@@ -124,6 +127,10 @@ impl Policy {
 
     pub fn holds_unanswered(&self) -> bool {
         self.stand_in.unanswered == Unanswered::Hold
+    }
+
+    pub(super) fn veto(&self) -> &Veto {
+        &self.veto
     }
 
     pub(super) fn is_on(&self, reason: Reason) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     router::Route,
     store::RouteTotals,
     telemetry::{ANSWERED, Answered, Counters, RouteCounters, WorkerCounters},
+    time::UnixMillis,
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -41,6 +42,18 @@ pub struct RouteStatus {
     /// Stand-ins, since the start, whose app answered after all once its time was over: patience would have spared them.
     #[serde(default)]
     pub spurious: u64,
+    /// The app has said that it is not to be stood in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub veto: Option<VetoView>,
+}
+
+/// The app's no to being stood in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VetoView {
+    pub since: At,
+    /// Absent: until the app takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<At>,
 }
 
 /// How requests ended since start.
@@ -87,6 +100,10 @@ impl RouteStatus {
             spurious: handles
                 .counters
                 .sum(|worker| counter(worker, route.place, |route| &route.spurious)),
+            veto: route
+                .veto
+                .now(UnixMillis::now())
+                .map(|said| VetoView { since: At(said.since), until: said.until.map(At) }),
             ..Self::gone(&route.name, totals)
         }
     }
@@ -107,6 +124,7 @@ impl RouteStatus {
             caps: Vec::new(),
             breaker: BreakerStatus::default(),
             spurious: 0,
+            veto: None,
         }
     }
 }

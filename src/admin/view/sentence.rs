@@ -209,6 +209,18 @@ impl Known<'_> {
         let full = route.caps.iter().find(|cap| cap.used >= cap.limit);
         let upstream = self.upstreams.iter().find(|upstream| upstream.name == route.upstream);
         let down = upstream.filter(|u| matches!(&*u.condition, "down" | "probing"));
+        if let (Some(veto), true) = (&route.veto, route.stands_in) {
+            let until = veto.until.map_or_else(
+                || "until it takes that back".to_owned(),
+                |until| format!("until {}", until.short(self.now)),
+            );
+            let since = veto.since.short(self.now);
+            let severity = if down.is_some() { Severity::Alarm } else { Severity::Warn };
+            say(
+                severity,
+                format!("{name} is not stood in for: its app said no at {since}, {until}."),
+            );
+        }
         if down.is_none() && !route.breaker.is_closed() {
             let since = route
                 .breaker
@@ -251,6 +263,7 @@ impl Known<'_> {
             route.stands_in
                 && route.upstream == upstream.name
                 && route.mode != Mode::PassThrough
+                && route.veto.is_none()
                 && route.caps.iter().all(|cap| cap.used < cap.limit)
         };
         let names: Vec<&str> =
@@ -354,6 +367,7 @@ mod tests {
             caps: vec![CapUse { cap: "open".into(), used: 0, limit: 10, ratio: 0.0 }],
             breaker: BreakerStatus::default(),
             spurious: 0,
+            veto: None,
         }
     }
 

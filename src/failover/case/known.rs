@@ -78,6 +78,27 @@ impl Case {
         Ok(Some((StandIn::response(kept, None), Answered::KeptAgain)))
     }
 
+    /// The answer that a request of this key was given before, where nothing new may be promised.
+    pub(super) async fn promised_before(
+        &self,
+        who: &Identified,
+    ) -> Result<Option<Decided>, Refusal> {
+        let store = self.stand_in().store();
+        let Some(fingerprint) = self.fingerprint() else { return Ok(None) };
+        let seq = match store.key_state(who.identity.key, fingerprint) {
+            KeyState::Open { held: Some(HeldReason::Unanswered), .. } => return Ok(None),
+            KeyState::Open { seq, same: true, .. } => seq,
+            KeyState::Remembered {
+                seq,
+                same: true,
+                outcome: Outcome::Completed | Outcome::AlreadyApplied,
+            } => seq,
+            _ => return Ok(None),
+        };
+        let kept = store.kept_answer(seq).await.map_err(|_| Refusal::AcceptedBefore)?;
+        Ok(Some((StandIn::response(kept, None), Answered::KeptAgain)))
+    }
+
     /// Asked at all and not known to be down.
     fn app_answers(&self) -> bool {
         self.at_once().is_none()
