@@ -129,10 +129,6 @@ impl Queue {
         self.lock().closed.is_some()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
         let asleep = std::mem::take(&mut lanes.asleep);
         drop(lanes);

@@ -16,6 +16,8 @@ pub(super) struct Record<'a> {
     head: &'a [u8; HEAD],
     parts: [&'a [u8]; PARTS],
     body: &'a [u8],
+    /// Up to the last of the parts that a start needs.
+    beginning: &'a [u8],
     /// Every part was where its length says.
     whole: bool,
 }
@@ -171,7 +173,7 @@ fn line(record: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// A length in groups of seven bits, the lowest first, and the bytes.
-fn part(record: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn part(record: &mut Vec<u8>, bytes: &[u8]) {
     let mut length = bytes.len();
     while length >= 0x80 {
         record.push(0x80 | (length & 0x7f) as u8);
@@ -186,14 +188,23 @@ impl<'a> Record<'a> {
         let (head, mut rest) = bytes.split_first_chunk().unwrap_or((&[0; HEAD], &[]));
         let mut whole = bytes.len() >= HEAD && head[0] == FORMAT;
         let mut parts = [&[][..]; PARTS];
-        for part in &mut parts {
+        let mut beginning = bytes;
+        for (place, part) in parts.iter_mut().enumerate() {
             let (found, behind) = split_part(rest);
             (*part, rest) = found.unwrap_or_else(|| {
                 whole = false;
                 (behind, &[])
             });
+            if place == Part::Sequence as usize {
+                beginning = &bytes[..bytes.len() - rest.len()];
+            }
         }
-        Self { request_id, bytes, head, parts, body: rest, whole }
+        Self { request_id, bytes, head, parts, body: rest, beginning, whole }
+    }
+
+    /// What a start needs of it: a record without its end.
+    pub(super) fn beginning(&self) -> &'a [u8] {
+        self.beginning
     }
 
     /// Nothing of it has changed since it was stored.
@@ -343,7 +354,7 @@ pub(super) fn spoil(record: &mut [u8]) {
 }
 
 /// The first part of `rest` and what is behind it; if its length leads beyond the end, the bytes without that length.
-fn split_part(rest: &[u8]) -> (Option<(&[u8], &[u8])>, &[u8]) {
+pub(super) fn split_part(rest: &[u8]) -> (Option<(&[u8], &[u8])>, &[u8]) {
     let (mut length, mut shift) = (0_usize, 0);
     for (at, byte) in rest.iter().enumerate().take(5) {
         length |= usize::from(byte & 0x7f) << shift;
@@ -374,6 +385,12 @@ fn checksum(request_id: &str, record: &[u8]) -> u64 {
     sum = lanes(sum, record.get(..CHECKSUM.start).unwrap_or(record));
     sum = lanes(sum, record.get(CHECKSUM.end..).unwrap_or_default());
     sum ^ (sum >> 32)
+}
+
+/// A hash of bytes. Of a text that somebody may have chosen: `salt` is known to nobody outside then.
+pub(super) fn hash(salt: u64, text: &[u8]) -> u64 {
+    let sum = lanes(mix(START, salt), text);
+    (sum ^ (sum >> 32)).wrapping_mul(ODD)
 }
 
 fn lanes(before: u64, bytes: &[u8]) -> u64 {

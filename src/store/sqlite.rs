@@ -25,7 +25,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, config::DbConfig};
 
 use super::{StoreError, StoreOptions, Synchronous, disk};
 
-pub(super) use lazy::Segment;
+pub(super) use lazy::Indexer;
 pub(super) use page::{Found, Live};
 pub(super) use read::Reader;
 pub(super) use start::Started;
@@ -256,6 +256,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Sql(include_str!("schema/0001.sql")),
     Migration::Sql(include_str!("schema/0002.sql")),
     Migration::Code(records::convert),
+    Migration::Code(lazy::convert),
 ];
 /// 3.51.3.
 const OLDEST_SQLITE: i32 = 3_051_003;

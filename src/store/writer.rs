@@ -188,11 +188,12 @@ impl Writer {
         match self.database.write(&plan) {
             Ok(kept) => {
                 if plan.last_new.is_some() {
-                    self.upkeep.note_capture();
                     self.shared.options.hook.at("after_commit_before_ack");
                 }
                 self.show(&plan);
+                let stored = std::mem::take(&mut plan.entries);
                 self.answer(plan, kept);
+                self.upkeep.indexer.take(&stored);
                 self.database.checkpoint_if_due();
                 self.upkeep.note_written(bytes);
             }

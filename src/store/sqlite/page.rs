@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Row as SqlRow, params};
 
 use super::{
-    lazy::{HOUR, INDEXED_TO, SEGMENT, route_term, segment_of, term},
+    lazy::{HOUR, INDEXED_TO, SALT, Sought, segment_of},
     read::{JOINED, Reader, STORED, Stored, record},
     start::number,
 };
@@ -59,6 +59,7 @@ struct Search<'a> {
     plain: bool,
     live: &'a dyn Live,
     indexed_to: i64,
+    salt: u64,
     lowest: i64,
     at_most: usize,
     /// The entry of the receipt, once it was looked at: it comes before all others, and only once.
@@ -87,6 +88,7 @@ impl<'a> Search<'a> {
             plain: !text.contains(|c: char| c == '"' || c == '\\' || c.is_control()),
             live,
             indexed_to: number(&reader.connection, INDEXED_TO)?.unwrap_or(0),
+            salt: number(&reader.connection, SALT)?.unwrap_or(0).cast_unsigned(),
             lowest: 0,
             at_most,
             shown: Cell::new(None),
@@ -185,7 +187,7 @@ impl<'a> Search<'a> {
     fn candidates(&self, before: i64) -> Result<Vec<Seq>, StoreError> {
         let query = self.query;
         if let Some(text) = &query.search {
-            return self.with_term(&term(text), before);
+            return self.sought(Sought::Text(self.salt, text), before);
         }
         if let Some(state) = query.state.or(query.held.map(|_| State::Held))
             && state != State::Closed
@@ -205,23 +207,23 @@ impl<'a> Search<'a> {
             );
         }
         match &query.route {
-            Some(route) => self.with_term(&route_term(route), before),
+            Some(route) => self.sought(Sought::Route(route), before),
             None => Ok(Vec::new()),
         }
     }
 
-    /// Entries up to the watermark that are found by a term, segment by segment.
-    fn with_term(&self, term: &[u8], before: i64) -> Result<Vec<Seq>, StoreError> {
+    /// Entries up to the watermark, segment by segment.
+    fn sought(&self, sought: Sought<'_>, before: i64) -> Result<Vec<Seq>, StoreError> {
+        let connection = &self.reader.connection;
+        let first = Sought::first_segment(connection)?;
         let mut seqs = Vec::new();
         let mut segment = segment_of(before.min(self.indexed_to + 1) - 1);
-        while segment >= 0 && (seqs.len() as i64) < PORTION {
-            seqs.extend(self.seqs(
-                "SELECT seq FROM term WHERE segment = ?3 AND text = ?4 AND seq < ?1
-                 ORDER BY seq DESC LIMIT ?2",
-                params![before, SEGMENT, segment, term],
-            )?);
+        while segment >= first && seqs.len() < PORTION as usize {
+            let found = sought.in_segment(connection, segment)?;
+            seqs.extend(found.into_iter().filter(|seq| *seq < before).map(Seq));
             segment -= 1;
         }
+        seqs.truncate(PORTION as usize);
         Ok(seqs)
     }
 

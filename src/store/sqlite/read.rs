@@ -159,9 +159,9 @@ impl Reader {
         }
         for (day, route, accepted, amount) in self.not_added_up()?.volumes() {
             if day >= from {
-                let volume = volumes.entry((Reverse(day), Arc::clone(route))).or_insert(Volume {
+                let volume = volumes.entry((Reverse(day), Arc::clone(&route))).or_insert(Volume {
                     day: day_text(day),
-                    route: Arc::clone(route),
+                    route,
                     accepted: 0,
                     completed: 0,
                     declined: 0,

@@ -6,7 +6,7 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::{
     Database,
-    lazy::{INDEXED_TO, Segment, Sums, segment_of, terms_of},
+    lazy::{self, INDEXED_TO, Indexer, Sums},
     read::record,
     start::{number, set_number},
 };
@@ -27,7 +27,7 @@ impl Database {
         &mut self,
         retention: UnixMillis,
         forgotten: UnixMillis,
-        building: &mut Option<Segment>,
+        indexer: &mut Indexer,
     ) -> Result<Deleted, StoreError> {
         let step = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut deleted = Deleted::default();
@@ -35,14 +35,17 @@ impl Database {
         let indexed_to = number(&step, INDEXED_TO)?.unwrap_or(0);
         let mut sums = Sums::default();
         for entry in &old {
-            if building.as_ref().is_some_and(|segment| segment.has(entry.seq)) {
-                *building = None;
-            }
             if entry.declined {
                 *deleted.declined.entry(entry.route.clone()).or_default() += 1;
             }
             entry.delete(&step, forgotten, indexed_to, &mut sums)?;
         }
+        if old.iter().any(|entry| indexer.has(entry.seq)) {
+            indexer.begin_again(&step)?;
+        }
+        let mut seqs: Vec<i64> = old.iter().map(|entry| entry.seq).collect();
+        seqs.sort_unstable();
+        lazy::forget(&step, &seqs)?;
         sums.write_volumes(&step)?;
         if let Some(last) = old.last() {
             set_number(&step, DELETED_AT, last.closed_at)?;
@@ -108,12 +111,7 @@ impl Old {
         let mut rows = statement.query([seq])?;
         if let Some(row) = rows.next()? {
             let record = record(row, 0)?;
-            if seq <= indexed_to {
-                let sql = "DELETE FROM term WHERE segment = ? AND text = ? AND seq = ?";
-                for term in terms_of(&record) {
-                    step.prepare_cached(sql)?.execute(params![segment_of(seq), term, seq])?;
-                }
-            } else {
+            if seq > indexed_to {
                 sums.add(seq, &record);
             }
             if self.closed_at > forgotten.0 {
@@ -127,7 +125,7 @@ impl Old {
             }
         }
         drop(rows);
-        for table in ["log", "history", "brief"] {
+        for table in ["log", "history"] {
             step.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?"))?.execute([seq])?;
         }
         Ok(())

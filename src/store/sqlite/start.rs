@@ -8,7 +8,7 @@ use rusqlite::{
 
 use super::{
     Database,
-    lazy::{INDEXED_TO, SEGMENT},
+    lazy::{self, INDEXED_TO, SALT, briefs},
     read::{digest, optional_word, record, word},
     retention::{DELETED_AT, LAST_SEQ, OLDEST_OPEN},
 };
@@ -40,20 +40,18 @@ impl Database {
         let now = UnixMillis::now();
         let connection = self.connection()?;
         let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let salt = match number(&step, "salt")? {
+        let salt = match number(&step, SALT)? {
             Some(salt) => salt,
             None => {
                 let salt = (uuid::Uuid::now_v7().as_u128() as u64).cast_signed();
-                set_number(&step, "salt", salt)?;
+                set_number(&step, SALT, salt)?;
                 salt
             }
         };
         let incarnation = number(&step, "incarnation")?.unwrap_or(0) + 1;
         set_number(&step, "incarnation", incarnation)?;
         settle_sends(&step, options, running, now)?;
-        // What an unfinished segment left.
-        let indexed_to = number(&step, INDEXED_TO)?.unwrap_or(0);
-        step.execute("DELETE FROM term WHERE segment >= ?", [indexed_to / SEGMENT])?;
+        lazy::delete_unfinished(&step)?;
         step.commit()?;
         let mut index = OpenIndex::new(options.dedupe_window, incarnation, now);
         rebuild(connection, &mut index, options, now)?;
@@ -174,7 +172,7 @@ fn rebuild(
     options: &StoreOptions,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let mut open = OpenRows { connection, index, names: Names::default() };
+    let mut open = OpenRows { connection, index, names: Names::default(), block: None };
     let mut next = number(connection, OLDEST_OPEN)?.unwrap_or(0);
     let mut last_moved = 0;
     let mut statement = connection.prepare(
@@ -212,6 +210,8 @@ struct OpenRows<'a> {
     connection: &'a Connection,
     index: &'a mut OpenIndex,
     names: Names,
+    /// The block of briefs that was read last: entries that moved lie between those that did not.
+    block: Option<(i64, Vec<u8>)>,
 }
 
 /// A row of `state`.
@@ -234,16 +234,44 @@ impl OpenRows<'_> {
             return Ok(());
         }
         let indexed_to = number(self.connection, INDEXED_TO)?.unwrap_or(0);
-        let sql = format!("SELECT {BRIEF} FROM brief WHERE seq >= ? AND seq < ? ORDER BY seq");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query([from, until.min(indexed_to + 1)])?;
-        while let Some(row) = rows.next()? {
-            let brief = self.brief(row)?;
-            self.insert(brief, None);
+        let mut next = from;
+        while next < until.min(indexed_to + 1) {
+            let end = ((briefs::block_of(next) + 1) * briefs::BLOCK + 1).min(until);
+            self.indexed(next, end)?;
+            next = end;
         }
+        self.logged(from.max(indexed_to + 1), until)
+    }
+
+    /// A range within one block.
+    fn indexed(&mut self, from: i64, until: i64) -> Result<(), StoreError> {
+        let id = briefs::block_of(from);
+        let block = match self.block.take().filter(|(read, _)| *read == id) {
+            Some((_, block)) => block,
+            None => match briefs::stored(self.connection, id)? {
+                Some(block) => block,
+                None => return Ok(()),
+            },
+        };
+        match briefs::entries(id, &block) {
+            Some(entries) => {
+                let range = |seq| (from..until).contains(&seq);
+                for (seq, brief) in entries.into_iter().filter(|(seq, _)| range(*seq)) {
+                    let stored = self.stored(seq, &Record::of("", brief));
+                    self.insert(stored, None);
+                }
+            }
+            None => self.logged(from, until)?,
+        }
+        self.block = Some((id, block));
+        Ok(())
+    }
+
+    /// A range of which there are no briefs.
+    fn logged(&mut self, from: i64, until: i64) -> Result<(), StoreError> {
         let sql = "SELECT seq, request_id, record FROM log WHERE seq >= ? AND seq < ? ORDER BY seq";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([from.max(indexed_to + 1), until])?;
+        let mut rows = statement.query([from, until])?;
         while let Some(row) = rows.next()? {
             let stored = self.stored(row.get(0)?, &record(row, 1)?);
             self.insert(stored, None);
@@ -264,31 +292,6 @@ impl OpenRows<'_> {
             None => tracing::error!(seq = moved.seq, "an open entry has no row in the log"),
         }
         Ok(())
-    }
-
-    fn brief(&mut self, row: &SqlRow<'_>) -> Result<(Row, Option<Digest>), rusqlite::Error> {
-        let route = self.names.name(row.get_ref(1)?.as_str()?);
-        let upstream = self.names.name(row.get_ref(2)?.as_str()?);
-        let sequence = row.get::<_, Option<[u8; 16]>>(5)?.map(digest);
-        let held = optional_word(row, 11, HeldReason::from_word)?;
-        let brief = Row {
-            seq: row.get(0)?,
-            lane: self.index.lane(&route, &upstream),
-            key: digest(row.get(3)?).into(),
-            fingerprint: digest(row.get(4)?).into(),
-            in_sequence: sequence.is_some(),
-            received_at: row.get(6)?,
-            amount: row.get(7)?,
-            not_before: row.get(8)?,
-            expires_at: row.get(9)?,
-            certainty: word(row, 10, Certainty::from_word)?,
-            state: if held.is_some() { State::Held } else { State::Stored },
-            held,
-            attempts: 0,
-            interrupted: 0,
-            fence: 0,
-        };
-        Ok((brief, sequence))
     }
 
     fn stored(&mut self, seq: i64, record: &Record<'_>) -> (Row, Option<Digest>) {
@@ -447,10 +450,6 @@ pub(super) fn set_number(
     Ok(())
 }
 
-/// Columns of an open entry.
-const BRIEF: &str =
-    "seq, route, upstream, key, fingerprint, sequence, received_at, amount, not_before,
-    expires_at, certainty, held";
 /// Milliseconds: the longest window over which entries per customer were ever counted.
 pub(super) const CUSTOMER_WINDOW: &str = "customer_window";
 /// Starts in a row that may find an entry in `sending`; then a person looks at it: it may be what ends standin.

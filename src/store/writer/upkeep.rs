@@ -11,7 +11,7 @@ use crate::{
         StoreError,
         disk::{self, Ballast, Room},
         plan::Plan,
-        sqlite::{Database, Segment, WriteError},
+        sqlite::{Database, Indexer, WriteError},
     },
     time::UnixMillis,
 };
@@ -25,13 +25,9 @@ pub(in crate::store) struct Upkeep {
     /// Bytes since the last look, and after how many to look again: the sooner the fewer are left.
     written: u64,
     look_after: u64,
-    segment: Option<Segment>,
+    pub(super) indexer: Indexer,
     /// Whether index tables lag.
     lags: bool,
-    /// Batches since the last portion of an index table.
-    batches: u32,
-    /// When an entry was stored last.
-    last_capture: Option<Instant>,
 }
 
 impl Upkeep {
@@ -39,20 +35,12 @@ impl Upkeep {
         self.written += bytes;
     }
 
-    pub(super) fn note_capture(&mut self) {
-        self.last_capture = Some(Instant::now());
-    }
-
     /// When something is left that can be done while nothing waits: how long until then.
     pub(super) fn is_behind(&self, now: Instant) -> Option<Duration> {
         if self.next_clean.is_some_and(|at| at <= now) {
             return Some(Duration::ZERO);
         }
-        self.lags.then(|| self.until_calm(now))
-    }
-
-    fn until_calm(&self, now: Instant) -> Duration {
-        self.last_capture.map_or(Duration::ZERO, |at| (at + CALM).saturating_duration_since(now))
+        self.lags.then_some(Duration::ZERO)
     }
 }
 
@@ -68,25 +56,20 @@ impl Writer {
             let more = self.clean();
             self.upkeep.next_clean = Some(now + if more { Duration::ZERO } else { CLEAN });
         }
-        self.build_indexes(now);
+        self.build_indexes();
     }
 
-    /// All that can be done while nothing comes; while entries come, a portion now and then, so that the tables do not
-    /// stay behind for ever. A queue that is empty for a moment says nothing: those who were just answered ask again.
-    fn build_indexes(&mut self, now: Instant) {
-        self.upkeep.batches += 1;
-        let comes = !self.shared.queue.is_empty() || !self.upkeep.until_calm(now).is_zero();
-        let waits = comes && self.upkeep.batches < BATCHES_PER_PORTION;
-        if waits || self.shared.gate.why_full().is_some() {
+    /// A portion, if there is one: whoever waits for the next batch waits a millisecond longer for it, once in a while.
+    fn build_indexes(&mut self) {
+        if self.shared.gate.why_full().is_some() {
             return;
         }
-        self.upkeep.batches = 0;
         let last = self.shared.index().last();
-        match self.database.index_portion(&mut self.upkeep.segment, last) {
+        match self.database.index_portion(&mut self.upkeep.indexer, last) {
             Ok(more) => self.upkeep.lags = more,
             Err(error) => {
                 tracing::error!(%error, "index tables could not be written");
-                (self.upkeep.segment, self.upkeep.lags) = (None, false);
+                (self.upkeep.indexer, self.upkeep.lags) = (Indexer::default(), false);
             }
         }
         self.database.checkpoint_if_due();
@@ -195,6 +178,7 @@ impl Writer {
         let started = database.start(&self.shared.options, Some(&self.shared))?;
         *self.shared.index() = started.index;
         self.database = database;
+        self.upkeep.indexer = Indexer::default();
         Ok(())
     }
 
@@ -215,7 +199,7 @@ impl Writer {
         }
         let retention = now.minus(options.retention);
         let forgotten = now.minus(options.dedupe_window).min(customers);
-        match self.database.delete_old(retention, forgotten, &mut self.upkeep.segment) {
+        match self.database.delete_old(retention, forgotten, &mut self.upkeep.indexer) {
             Ok(deleted) => {
                 let mut index = self.shared.index();
                 for (route, declined) in &deleted.declined {
@@ -233,9 +217,6 @@ impl Writer {
 
 /// Or after so many bytes, whichever comes first.
 const LOOK_BYTES: u64 = 16 << 20;
-const BATCHES_PER_PORTION: u32 = 64;
-/// So long after the last entry nobody is taken to be waiting for the next one.
-const CALM: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(500);
 const CLEAN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
