@@ -277,6 +277,8 @@ async fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_i
     sql(folder.path())
         .execute_batch(
             "DROP INDEX state_to_follow_up; ALTER TABLE state DROP COLUMN followed_up;
+             DROP TABLE term_block; DROP TABLE route_block; DROP TABLE brief_block;
+             CREATE TABLE term (segment INTEGER); CREATE TABLE brief (seq INTEGER);
              PRAGMA user_version = 1",
         )
         .unwrap();
