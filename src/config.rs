@@ -117,6 +117,23 @@ impl Config {
         }
     }
 
+    /// Who is asked in the stead of an upstream, in order: its backups, then theirs; nobody twice, and not itself.
+    pub fn backups_of(&self, name: &str) -> Vec<&str> {
+        let of = |name: &str| self.upstream.get(name).map_or(&[][..], |one| &one.backup[..]);
+        let mut all: Vec<&str> = Vec::new();
+        let mut next = Some(name);
+        for at in 0.. {
+            let Some(more) = next else { break };
+            for backup in of(more) {
+                if backup != name && !all.contains(&backup.as_str()) {
+                    all.push(backup);
+                }
+            }
+            next = all.get(at).copied();
+        }
+        all
+    }
+
     /// The upstream that takes what no route matches: the only one, or the one marked `default`.
     pub fn default_upstream(&self) -> Option<(&str, &UpstreamConfig)> {
         let mut all = self.upstream.iter().map(|(name, one)| (name.as_str(), one));

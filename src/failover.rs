@@ -4,6 +4,7 @@
 //! the request lives as a `Case` until it is decided, whatever its client does.
 
 mod answer;
+mod backup;
 mod case;
 mod current;
 mod hang_up;
@@ -23,7 +24,12 @@ use http_body::Body;
 use tokio::time::Instant;
 
 pub use self::{answer::Answer, current::Current, refusal::Refusal};
-use self::{hang_up::SurvivesHangUp, late_answer::LateAnswers, slow::Slow};
+use self::{
+    backup::{Elsewhere, Spare},
+    hang_up::SurvivesHangUp,
+    late_answer::LateAnswers,
+    slow::Slow,
+};
 use crate::{
     client_body::{BodyFault, FromClient},
     config::Role,
@@ -202,9 +208,15 @@ impl Failover {
         progress.waits_for(WaitsFor::App);
         let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
             Ok(places) => places,
-            Err(error) => return Ok(self.counted(counting, no_answer(error))),
+            Err(error) => {
+                let head = outgoing::live_head(parts);
+                let spare = self.spare(&matched, &head, &body);
+                let answer = self.instead(&matched, spare, error, &progress).await;
+                return Ok(self.counted(counting, answer));
+            }
         };
         let head = self.outgoing(outgoing::live_head, parts, &matched);
+        let spare = self.spare(&matched, &head, &body);
         let request = Request::from_parts(head, body);
         let Some(asking) = self.asking(&matched) else {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
@@ -222,11 +234,37 @@ impl Failover {
                 refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
             }
             Err(error) => {
-                tracing::debug!(%error, "no answer from the app");
-                no_answer(error)
+                drop(places);
+                self.instead(&matched, spare, error, &progress).await
             }
         };
         Ok(self.counted(counting, answer))
+    }
+
+    /// The request once more, in case its app does not get it and there are others.
+    fn spare(&self, matched: &Matched, head: &Parts, body: &RequestBody) -> Option<Box<Spare>> {
+        self.backups(matched.upstream_index)?;
+        Spare::of(head, body)
+    }
+
+    /// The answer of another app, or why there is none.
+    async fn instead(
+        &self,
+        matched: &Matched,
+        spare: Option<Box<Spare>>,
+        error: UpstreamError,
+        progress: &Rc<Progress>,
+    ) -> (Response<Answer>, Answered) {
+        tracing::debug!(%error, "no answer from the app");
+        let Some(spare) = spare else { return no_answer(error) };
+        // In a box: hardly any request comes here, and every one would carry the room for it.
+        match Box::pin(self.pass_elsewhere(matched, &spare, &error, progress)).await {
+            Elsewhere::Answered { response, places, .. } => {
+                by_app(response.map(|body| Answer::App(body, places)))
+            }
+            Elsewhere::InDoubt { error, .. } => no_answer(error),
+            Elsewhere::Nobody => no_answer(error),
+        }
     }
 
     /// Another protocol over the same connection; never stood in for, and only on routes without a stand-in.

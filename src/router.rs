@@ -1,12 +1,16 @@
 //! Which route a request takes: the most specific match on the canonical path.
 
+mod backups;
 mod live;
 
 use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 
-pub use self::live::LiveRoutes;
+pub use self::{
+    backups::{Backups, Count},
+    live::LiveRoutes,
+};
 use crate::{
     canonical::canonical_path,
     config::{Config, Difference, RouteConfig, matching::RoutePattern},
@@ -57,6 +61,8 @@ pub struct Routes {
     pub upstreams: Vec<Arc<Upstream>>,
     /// By the position of the upstream; none where it has no limit.
     pub bulkheads: Vec<Option<Arc<Bulkhead>>>,
+    /// By the position of the upstream; none where it has no backup.
+    pub backups: Vec<Option<Backups>>,
     /// Of requests without a route, at the default upstream.
     pub without_route: Option<Arc<RouteBreaker>>,
     /// Position of the upstream that takes what no route matches.
@@ -179,7 +185,23 @@ impl Routes {
         let default = upstreams.get(default_upstream);
         let without_route = default.map(|upstream| upstream.of_route(&"".into()));
         let bulkheads = upstreams.iter().map(|upstream| self.bulkhead_of(upstream)).collect();
-        Ok(Self { all, upstreams, bulkheads, without_route, default_upstream, places, egress })
+        let backups = upstreams.iter().map(|upstream| {
+            let before = self.upstreams.iter().zip(&self.backups);
+            let before = before.filter(|(other, _)| other.name == upstream.name);
+            let before = before.filter_map(|(_, backups)| backups.as_ref()).next();
+            Backups::of(&upstream.name, config, before)
+        });
+        let backups = backups.collect();
+        Ok(Self {
+            all,
+            upstreams,
+            bulkheads,
+            backups,
+            without_route,
+            default_upstream,
+            places,
+            egress,
+        })
     }
 
     /// The limit of an upstream that is to come; who is in flight at the one of its name still counts.

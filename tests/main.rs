@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod backups;
 mod between;
 mod breakers;
 mod bulkheads;

@@ -1,6 +1,7 @@
 //! The metrics, made at each scrape from handles: nothing is counted here, no memory grows. Labels are names of routes,
 //! upstreams and fixed words, never a path or an id.
 
+mod backups;
 mod bulkheads;
 mod egress;
 mod endpoints;
@@ -66,6 +67,7 @@ impl Collector for Scrape {
         now.upstreams_and_modes(&mut out)?;
         endpoints::encode(&now.1.upstreams, &mut out)?;
         bulkheads::encode(&now.1, &mut out)?;
+        backups::encode(&now.1, &mut out)?;
         now.replays(&mut out)?;
         now.tls(&mut out)?;
         egress::encode(&now.1.egress, &mut out)?;

@@ -3,6 +3,7 @@
 //! A key that was at fault before is left alone: what stands in the configuration for it was not written by anybody.
 
 mod answer;
+mod backup;
 mod egress;
 mod headers;
 mod replay;
@@ -27,6 +28,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
         document.fault(&["workers"], &format!("more than {MOST_WORKERS} threads"));
     }
     upstream::find(config, document, folder);
+    backup::find(config, document);
     route::find(config, document, folder);
     egress::find(config, document);
 }

@@ -41,6 +41,9 @@ pub struct UpstreamConfig {
     pub in_flight: Option<NonZeroUsize>,
     /// Takes what no route matches (needed with more than one upstream).
     pub default: bool,
+    /// Other upstreams that are asked, in this order and each followed by its own, before anything is stood in for: with
+    /// any request that certainly did not reach this one, and after a broken connection with what only reads.
+    pub backup: Vec<String>,
     /// Who takes the connections: `"app"`, or `"proxy"` where a mesh sidecar, gateway or load balancer stands before it.
     pub endpoint_is: EndpointIs,
     /// Name of the pool of egress proxies through which it is reached. Default: it is reached directly.
@@ -191,6 +194,7 @@ impl Default for UpstreamConfig {
             late_max: 256,
             in_flight: None,
             default: false,
+            backup: Vec::new(),
             endpoint_is: EndpointIs::default(),
             egress: None,
             health: HealthConfig::default(),

@@ -101,7 +101,9 @@ impl Config {
         let used =
             |route: &RouteConfig| self.upstream_of(route).is_some_and(|(used, _)| used == name);
         let routes: Vec<_> = self.route.values().filter(|route| used(route)).collect();
-        if routes.is_empty() && self.default_upstream().is_none_or(|(default, _)| default != name) {
+        let is_backup = self.upstream.values().any(|one| one.backup.iter().any(|one| one == name));
+        let is_default = self.default_upstream().is_some_and(|(default, _)| default == name);
+        if routes.is_empty() && !is_default && !is_backup {
             found.add(&format!("upstream.{name}"), "no route leads to it");
         }
         if upstream.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any_certificate) {

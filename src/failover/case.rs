@@ -2,7 +2,10 @@
 //!
 //! Read [`Case::decide`] downwards: who asks, is it known already, who is to answer, and what if nobody does.
 
+mod elsewhere;
+mod heard;
 mod known;
+mod standing_in;
 
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -12,9 +15,9 @@ use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 
 use super::{
-    Answer, Failover, Refusal, by_app,
+    Answer, Failover, Refusal,
     hang_up::{Client, Deciding},
-    late_answer, outgoing, refused, way_out,
+    outgoing, refused, way_out,
 };
 use crate::{
     client_body::{BodyFault, FromClient},
@@ -22,8 +25,8 @@ use crate::{
     mode::Mode,
     replay::Live,
     router::{Matched, Route},
-    stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, NotStoodIn, Policy, StandIn, StoodIn},
-    store::{Certainty, Digest, Durable, Outcome, Reason, StoreError},
+    stand_in::{Asked, Cause, IDEMPOTENCY_KEY, Identified, Policy, StandIn},
+    store::{Certainty, Digest, Reason},
     telemetry::Answered,
     time::UnixMillis,
     upstream::{
@@ -122,6 +125,9 @@ impl Case {
         let who = self.identify()?;
         // One of a key, and one of a sequence, at a time: the second learns from the first.
         let _turn = self.take_turn(&who).await?;
+        if let Some(decided) = self.where_it_was(&who).await {
+            return decided;
+        }
         let mut behind = None;
         if self.stand_in().store().anything_known() {
             self.read_body().await?;
@@ -240,57 +246,6 @@ impl Case {
         }
     }
 
-    /// The app's own answer. A final one to an open key closes its entry; one that says nothing of what became of the
-    /// request leaves a doubt.
-    async fn answered(&mut self, who: &Identified, response: Response<AnswerBody>) -> Decided {
-        let status = response.status();
-        match self.says(who, &response) {
-            Live::Closes(outcome, why) => {
-                self.remember_outcome(who, outcome);
-                if self.stand_in().store().anything_known() {
-                    self.stand_in().close_live(who.identity.key, outcome, &why, status).await;
-                }
-            }
-            Live::NotApplied => {}
-            // A 5xx or a redirect.
-            Live::Doubtful => self.raise_doubt(who, &format!("the app answered {status}")).await,
-            // An app that notices duplicates may have it again; an entry that is open is not what it was.
-            Live::Unseen => {
-                if self.route.config.app_dedupes.is_none() {
-                    self.remember_outcome(who, Outcome::Completed);
-                }
-                self.worsen(who, &format!("the app answered {status}")).await;
-            }
-        }
-        self.by_app(response)
-    }
-
-    fn by_app(&mut self, response: Response<AnswerBody>) -> Decided {
-        let places = std::mem::take(&mut self.places);
-        by_app(response.map(|body| Answer::App(body, places)))
-    }
-
-    fn says(&self, who: &Identified, response: &Response<AnswerBody>) -> Live {
-        let body = self.body.as_ref().and_then(Option::as_ref).map(|body| &body.bytes[..]);
-        let asked = self.asked(&who.request_id);
-        let answer = (response.status(), response.headers());
-        self.policy.live_outcome(&asked, body, &who.identity.principal, answer)
-    }
-
-    /// The app has said what became of the key. If it would not notice a second time, a yes is for good, and a no takes
-    /// back nothing: an earlier try may have been the reason for it.
-    fn remember_outcome(&self, who: &Identified, outcome: Outcome) {
-        if !self.others_may_have(who) {
-            return;
-        }
-        let doubts = self.stand_in().doubts();
-        if self.route.config.app_dedupes.is_some() {
-            doubts.settle(who.identity.key);
-        } else if outcome != Outcome::Declined {
-            doubts.applied(who.identity.key);
-        }
-    }
-
     /// What the app says to being stood in for.
     async fn hear_veto(&self, response: &mut Response<AnswerBody>) {
         self.failover.hear_veto(&self.route, response).await;
@@ -340,6 +295,9 @@ impl Case {
         error: UpstreamError,
         attempt: Option<Attempt>,
     ) -> Result<Decided, Refusal> {
+        if let Some(decided) = self.elsewhere(who, &error).await? {
+            return Ok(decided);
+        }
         let certainty = error.certainty();
         let Some(reason) = error.reason() else {
             let worst = self.worst(who, certainty);
@@ -368,113 +326,6 @@ impl Case {
             Err(refusal) => Err(refusal),
             Ok(_) => Err(Refusal::NoAnswer(error, self.worst(who, certainty))),
         }
-    }
-
-    /// The request may have been applied, and no new entry says so: its next attempt is not the first, and an open
-    /// entry of its key is not what it was.
-    async fn raise_doubt(&self, who: &Identified, cause: &str) {
-        if !self.others_may_have(who) {
-            return;
-        }
-        self.stand_in().doubts().raise(who.identity.key);
-        self.worsen(who, cause).await;
-    }
-
-    /// An open entry of its key is not what it was: the app has heard of it.
-    async fn worsen(&self, who: &Identified, cause: &str) {
-        if self.others_may_have(who) && self.stand_in().store().anything_known() {
-            let not_before = UnixMillis::now().plus(self.route.upstream.config.late_window);
-            self.stand_in().worsen(who.identity.key, not_before, cause).await;
-        }
-    }
-
-    /// The worst of this attempt and of earlier ones of its key.
-    fn worst(&self, who: &Identified, certainty: Certainty) -> Certainty {
-        let doubtful =
-            self.others_may_have(who) && self.stand_in().doubts().is_in_doubt(who.identity.key);
-        if doubtful { Certainty::SentUnknown } else { certainty }
-    }
-
-    /// Another request may carry the same key: the client or the route chose it, or a trusted peer gave the id.
-    fn others_may_have(&self, who: &Identified) -> bool {
-        who.by_client || self.failover.0.shared.trust.covers(self.client_ip)
-    }
-
-    /// Assess → append → answer. `None`: not low risk, or the store refused; the caller has the honest answer.
-    async fn stand_in_for(
-        &mut self,
-        who: &Identified,
-        mut cause: Cause,
-        mut attempt: Option<Attempt>,
-    ) -> Result<Option<Decided>, Refusal> {
-        if self.failover.0.shared.modes.of(&self.route.name) == Mode::PassThrough {
-            return Ok(None);
-        }
-        cause.certainty = self.worst(who, cause.certainty);
-        let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
-        self.progress.waits_for(WaitsFor::Store);
-        let stand_in = self.stand_in().clone();
-        let asked = self.asked(&who.request_id);
-        let stood_in =
-            stand_in.respond(&self.policy, &asked, &body, who, &cause, self.client_gone()).await;
-        match stood_in {
-            Ok(StoodIn::New { entry, answer }) => {
-                let answered = self.hold_unless_heard(&entry).await;
-                let response = StandIn::response(entry.kept(answer), Some(&cause));
-                if let Some(attempt) = attempt {
-                    self.failover.0.late.follow(late_answer::Waiting {
-                        attempt,
-                        entry,
-                        route: Arc::clone(&self.route),
-                        store: stand_in.store().clone(),
-                        connections: self.connections().clone(),
-                        counters: Arc::clone(&self.failover.0.counters),
-                        places: std::mem::take(&mut self.places),
-                    });
-                }
-                Ok(Some((response, answered)))
-            }
-            Ok(StoodIn::Again(kept)) => {
-                Ok(Some((StandIn::response(kept, Some(&cause)), Answered::KeptAgain)))
-            }
-            Ok(StoodIn::Conflict) => Err(Refusal::KeyReused),
-            Ok(StoodIn::DeclinedBefore) => Err(Refusal::DeclinedBefore),
-            Err(no) => {
-                tracing::debug!(route = &*self.route.name, %no, "not stood in for");
-                // The app may have answered while standin looked: its answer is better than an error.
-                let meanwhile = match attempt.as_mut() {
-                    Some(attempt) => attempt.answered_meanwhile().await,
-                    None => None,
-                };
-                match meanwhile {
-                    Some(Ok(mut response)) => {
-                        self.hear_veto(&mut response).await;
-                        Ok(Some(self.answered(who, response).await))
-                    }
-                    // An error is not "not stored": after a restart the entry may be there, and be replayed.
-                    _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
-                        Err(Refusal::StoreFailed)
-                    }
-                    // The app's no takes back no promise.
-                    _ if matches!(no, NotStoodIn::Vetoed) => self.promised_before(who).await,
-                    _ => Ok(None),
-                }
-            }
-        }
-    }
-
-    /// An entry whose client never hears of it is nobody's promise. Says how the answer counts.
-    async fn hold_unless_heard(&self, entry: &Durable) -> Answered {
-        let (gone, holds) = (self.client.is_gone(), self.policy.holds_unanswered());
-        if holds && gone {
-            self.stand_in().hold_unanswered(entry).await;
-        } else if holds {
-            self.client.if_it_has_left(|| {
-                let (stand_in, entry) = (self.stand_in().clone(), entry.clone());
-                async move { stand_in.hold_unanswered(&entry).await }
-            });
-        }
-        if gone { Answered::ClientGone } else { Answered::StoodIn }
     }
 
     /// The request as rules, templates and the store see it.

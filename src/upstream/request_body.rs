@@ -135,6 +135,14 @@ impl Progress {
         self.sent_at.get()
     }
 
+    /// The same request goes to another app: what was seen of the exchange before says nothing of this one.
+    pub fn begin_anew(&self) {
+        self.connected.set(false);
+        self.sent_at.set(None);
+        self.on.set(None);
+        self.over.set(false);
+    }
+
     pub(super) fn set_over(&self) {
         self.over.set(true);
     }
@@ -171,7 +179,7 @@ impl RequestBody {
     }
 
     /// The same body from its start; none of one that only passes through.
-    pub(super) fn again(&self) -> Option<Self> {
+    pub fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Whole(whole) => Some(Self::Whole(whole.clone())),

@@ -108,6 +108,16 @@ impl Connections {
     }
 }
 
+impl Connections {
+    /// Whether a request may be sent once more, to another app. What may have reached this one is paid for.
+    pub fn allows_elsewhere(&self, certainty: Certainty) -> bool {
+        let free = certainty == Certainty::NotSent;
+        let allowed = free || self.0.budget.borrow_mut().spend(Instant::now());
+        self.upstream().extra_tries.count(certainty, allowed);
+        allowed
+    }
+}
+
 struct Tries<'c> {
     home: &'c Connections,
     may_resend: bool,

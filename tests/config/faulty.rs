@@ -101,7 +101,7 @@ users = [] # <-
 endpoints = ["http://127.0.0.1:3000"]
 http2 = true # <-
 balance = "p2c" # <-
-backup = [] # <-
+weight = 3 # <-
 [route.a]
 match = "/"
 cache = {} # <-

@@ -159,6 +159,15 @@ impl Known<'_> {
                     upstream.name
                 ),
             ),
+            "down" | "probing" if self.backup_of(upstream).is_some() => say(
+                Severity::Warn,
+                format!(
+                    "{} is down {}; {} is asked what did not reach it.",
+                    upstream.name,
+                    self.since(upstream),
+                    self.backup_of(upstream).unwrap_or_default(),
+                ),
+            ),
             "down" | "probing" if !stood_for => say(
                 Severity::Alarm,
                 format!(
@@ -170,6 +179,15 @@ impl Known<'_> {
             "up" => self.endpoints(upstream, &mut say),
             _ => {}
         }
+    }
+
+    /// The first of its backups that is not down.
+    fn backup_of<'u>(&self, upstream: &'u UpstreamStatus) -> Option<&'u str> {
+        let down = |name: &str| {
+            let known = self.upstreams.iter().find(|one| one.name == name);
+            known.is_none_or(|one| matches!(&*one.condition, "down" | "probing"))
+        };
+        upstream.backups.iter().map(String::as_str).find(|name| !down(name))
     }
 
     /// While the app answers: which of its endpoints do not.
@@ -268,7 +286,10 @@ impl Known<'_> {
         };
         let names: Vec<&str> =
             self.routes.iter().filter(stands).map(|route| &*route.name).collect();
-        if !matches!(&*upstream.condition, "down" | "probing") || !self.store.accepting {
+        if !matches!(&*upstream.condition, "down" | "probing")
+            || !self.store.accepting
+            || self.backup_of(upstream).is_some()
+        {
             return;
         }
         let (route, who) = match &*names {
@@ -380,6 +401,8 @@ mod tests {
             condition: condition.into(),
             since: down.then_some(At(NOW)),
             cause: down.then(|| "connection refused".into()),
+            backups: Vec::new(),
+            by_backups: 0,
             unexpected_proxy: None,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     config::Role,
     mode::Mode,
     replay::RunState,
-    router::Route,
+    router::{Route, Routes},
     store::Accepting,
     time::UnixMillis,
     upstream::{Condition, Upstream},
@@ -82,6 +82,12 @@ pub struct UpstreamStatus {
     pub since: Option<At>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Who is asked before anything is stood in for, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<String>,
+    /// Requests, since the start, that one of them answered.
+    #[serde(default)]
+    pub by_backups: u64,
     /// A sign in its answers that a proxy stands before the app, where the configuration says that none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unexpected_proxy: Option<String>,
@@ -94,7 +100,7 @@ impl Status {
         let store = StoreStatus::of(handles, totals.bytes);
         let known = handles.routes.now();
         let upstreams: Vec<_> =
-            known.upstreams.iter().map(|upstream| UpstreamStatus::of(upstream)).collect();
+            (0..known.upstreams.len()).map(|at| UpstreamStatus::of(&known, at)).collect();
         let mut by_name: BTreeMap<&str, &Route> =
             known.all.iter().map(|route| (&*route.name, &**route)).collect();
         let mut routes: Vec<_> = by_name
@@ -213,7 +219,10 @@ pub(crate) fn tls_views(handles: &Handles) -> Vec<TlsView> {
 }
 
 impl UpstreamStatus {
-    fn of(upstream: &Upstream) -> Self {
+    fn of(routes: &Routes, at: usize) -> Self {
+        let upstream: &Upstream = &routes.upstreams[at];
+        let backups = routes.backups[at].as_ref();
+        let named = |at: &usize| routes.upstreams.get(*at).map(|one| one.name.to_string());
         let (condition, since, cause) = match &*upstream.condition().borrow() {
             Condition::Unknown => ("unknown", None, None),
             Condition::Up => ("up", None, None),
@@ -229,6 +238,8 @@ impl UpstreamStatus {
             condition: condition.to_owned(),
             since: since.map(At),
             cause,
+            backups: backups.iter().flat_map(|all| &all.order).filter_map(named).collect(),
+            by_backups: backups.map_or(0, |all| all.answered.now()),
             unexpected_proxy: upstream.unexpected_proxy().map(|sign| text::line(&sign)),
         }
     }
