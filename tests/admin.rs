@@ -151,6 +151,33 @@ async fn nothing_changes_by_get() {
     assert!(fixture.replay.runs().is_empty());
 }
 
+/// A misspelled `route` is not "all routes".
+#[tokio::test]
+async fn a_change_with_a_word_that_is_not_known_changes_nothing() {
+    let fixture = Fixture::start().await;
+    let stored = fixture.append(1, |_| {}).await.receipt();
+    let held = fixture.append(2, held).await.receipt();
+    for (path, body) in [
+        ("/mode".to_owned(), json!({"mode": "forced", "rout": "checkout"})),
+        ("/replay/runs".into(), json!({"Route": "checkout"})),
+        (format!("/entries/{held}/release"), json!({"expand": "24h"})),
+        (format!("/entries/{stored}/hold"), json!({"for": "1h"})),
+    ] {
+        let mut body = body.clone();
+        body["reason"] = "a test".into();
+        let answer = fixture.post(&format!("/api/v1{path}"), &body).await;
+        assert_eq!(answer.status, 422, "{path} {}", answer.text());
+    }
+    let modes = fixture.get("/api/v1/mode").await.json();
+    assert_eq!(modes, json!({ "routes": {} }));
+    let runs = fixture.get("/api/v1/replay/runs").await.json();
+    assert_eq!(runs["runs"], json!([]), "{runs}");
+    for (receipt, state) in [(stored, "stored"), (held, "held")] {
+        let entry = fixture.get(&format!("/api/v1/entries/{receipt}")).await.json();
+        assert_eq!(entry["state"], state, "{entry}");
+    }
+}
+
 #[tokio::test]
 async fn every_change_needs_a_reason() {
     let fixture = Fixture::start().await;

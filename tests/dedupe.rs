@@ -283,6 +283,53 @@ async fn after_closing_the_app_speaks_for_itself_and_knows_the_order_by_its_id()
     assert_eq!(standin.entries().await.len(), 1);
 }
 
+/// An app that knows duplicates by `Idempotency-Key` would not notice one that comes under another, though the route says
+/// that it is the same order: its client has the kept answer.
+#[tokio::test]
+async fn after_closing_an_order_does_not_go_to_the_app_again_under_another_key() {
+    let mut app = App::start().await;
+    let route = r#"
+app_dedupes = { by = "idempotency-key", for = "7d" }
+dedupe_by = "body.cart_id"
+"#;
+    let standin = in_front_of(&app, NO_BREAKER, route).await;
+    app.stop().await;
+    let first = standin.send(order("a", "c")).await;
+    assert!(is_stood_in(&first), "{first:?}");
+    app.restart().await;
+    standin.entry_becomes("completed").await;
+    let live = standin.send(order("a", "c")).await;
+    assert!(!is_stood_in(&live), "under its own key the app speaks for itself: {live:?}");
+    let seen = app.seen_of(&Method::POST).len();
+    assert_same(&first, &standin.send(order("b", "c")).await);
+    let seen_now = app.seen_of(&Method::POST);
+    assert_eq!(seen_now.len(), seen, "nothing under another key");
+    assert!(seen_now.iter().all(|seen| seen.headers["idempotency-key"] == "a"));
+}
+
+/// What `dedupe_by` gives is carried to the app whatever it is made of: an order that was accepted can be sent.
+#[tokio::test]
+async fn a_key_that_no_header_can_carry_goes_as_its_hash() {
+    let mut app = App::start().await;
+    let route = format!("{PROTECTED}\ndedupe_by = \"body.cart_id\"");
+    let standin = in_front_of(&app, NO_BREAKER, &route).await;
+    app.stop().await;
+    let keyless = |cart| {
+        let mut order = order("k", cart);
+        order.headers_mut().remove("idempotency-key");
+        order
+    };
+    assert!(is_stood_in(&standin.send(keyless("two\nlines")).await));
+    assert_honest(&standin.send(keyless("")).await, 503);
+    app.restart().await;
+    standin.entry_becomes("completed").await;
+    let seen = app.seen_of(&Method::POST);
+    let key = seen[0].headers["idempotency-key"].to_str().unwrap().to_owned();
+    assert!(key.starts_with("sha256:"), "{key}");
+    assert!(!is_stood_in(&standin.send(keyless("two\nlines")).await));
+    assert_eq!(app.seen_of(&Method::POST)[1].headers["idempotency-key"], *key);
+}
+
 /// Nothing would stop an app without protection from applying a stored and replayed order again, so its client's retry
 /// has the kept answer while the key is remembered, also when the app is up; a declined one has an honest no.
 #[tokio::test]

@@ -306,6 +306,7 @@ async fn what_expires_while_the_app_is_down_is_held_then_and_still_counted() {
         assert_eq!(standin.admin_post(&release, &why).await.status, 200);
         app.restart().await;
         if !trigger.is_empty() {
+            let why = serde_json::json!({ "reason": "a test" });
             assert_eq!(standin.admin_post("/api/v1/replay/runs", &why).await.status, 202);
         }
         become_of(&standin, &[("completed", 1), ("held(expired)", 1)]).await;

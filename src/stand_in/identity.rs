@@ -121,11 +121,11 @@ pub fn identify(
     });
     let facts = Facts { principal: &principal, ..*facts };
     let by_expression = config.dedupe_by.as_ref().and_then(|by| {
-        let key = by.to_text(&facts);
+        let key = by.to_text(&facts).and_then(as_key);
         key.map_err(|fault| doubt = Some(fault)).ok()
     });
     let (kind, key_text) = match (by_expression, client_key) {
-        (Some(key), _) => (KeyKind::Expression, bounded(key)),
+        (Some(key), _) => (KeyKind::Expression, key),
         (None, Some(key)) => (KeyKind::Client, key.to_owned()),
         (None, None) => (KeyKind::RequestId, facts.id.to_owned()),
     };
@@ -220,10 +220,21 @@ fn digest(what: &str, parts: &[&[u8]]) -> Digest {
 
 /// A text that is kept as it is, or as a hash when it is long.
 fn bounded(text: String) -> String {
-    if text.len() <= MAX_PRINCIPAL {
-        return text;
-    }
+    if text.len() <= MAX_PRINCIPAL { text } else { hashed(&text) }
+}
+
+fn hashed(text: &str) -> String {
     format!("sha256:{:032x}", digest("long", &[text.as_bytes()]).0)
+}
+
+/// What `dedupe_by` gave, as a key that each attempt can carry: a header drops the blanks around its value and takes no
+/// control characters, so such a text goes as its hash. Nothing at all names no request.
+fn as_key(text: String) -> Result<String, ExprFault> {
+    if text.trim().is_empty() {
+        return Err(ExprFault("`dedupe_by` gives an empty key".into()));
+    }
+    let as_it_is = text.trim() == text && !text.chars().any(char::is_control);
+    Ok(if as_it_is { bounded(text) } else { hashed(&text) })
 }
 
 /// What stands between the quotes of a structured field string (RFC 9651, 4.2.5); nothing may follow it.
@@ -366,6 +377,28 @@ pub(super) mod tests {
         assert_eq!(key(&by_cart, Some("k")), (KeyKind::Expression, "c-9".into()));
         assert_eq!(key(&plain, Some("k")), (KeyKind::Client, "k".into()));
         assert_eq!(key(&plain, None), (KeyKind::RequestId, "id-1".into()));
+    }
+
+    #[test]
+    fn each_key_of_dedupe_by_can_be_carried_by_a_header() {
+        let none = HeaderMap::new();
+        let by_cart = route("dedupe_by = \"body.cart\"");
+        let key = |cart: &str| {
+            let body = json!({ "cart": cart });
+            let found = identify("r", "shop", &by_cart, &facts(&none, "POST", &body), Some("k"));
+            (found.kind, found.identity.key_text, found.doubt.is_some())
+        };
+        for cart in ["c-9", "two words", "é"] {
+            assert_eq!(key(cart), (KeyKind::Expression, cart.into(), false));
+        }
+        let long = "c".repeat(300);
+        let carts = ["a\nb", "a\u{7f}", " c-9", "c-9\t", "c-9\u{a0}", &long];
+        let hashes = carts.map(|cart| key(cart).1);
+        assert!(hashes.iter().all(|hash| hash.starts_with("sha256:")), "{hashes:?}");
+        assert!(hashes.iter().enumerate().all(|(at, hash)| !hashes[..at].contains(hash)));
+        for cart in ["", "  ", "\n"] {
+            assert_eq!(key(cart), (KeyKind::Client, "k".into(), true), "{cart:?}");
+        }
     }
 
     #[test]

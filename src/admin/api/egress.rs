@@ -24,6 +24,7 @@ use crate::{
 type Shown = Result<Json<EgressPoolView>, Problem>;
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ChangeProxy {
     /// Refused unless the proxy is still the one that had it.
     generation: Option<u64>,
@@ -32,6 +33,7 @@ pub(super) struct ChangeProxy {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CoolProxy {
     /// How long, for example `10m`; at most 30d.
     #[serde(rename = "for")]
@@ -43,6 +45,7 @@ pub(super) struct CoolProxy {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct AddProxy {
     /// `http://[USER:PASSWORD@]HOST:PORT[#NAME]`
     url: String,

@@ -96,12 +96,14 @@ fn download(name: &str, bytes: Bytes) -> Response {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Because {
     /// Why; goes into the audit log.
     reason: String,
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Release {
     /// Why; goes into the audit log.
     reason: String,

@@ -34,6 +34,7 @@ pub(super) async fn runs(State(admin): State<Arc<Admin>>) -> Json<RunList> {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StartReplay {
     /// At most one of route, upstream and entry; everything when there is none.
     #[serde(default)]
@@ -74,6 +75,7 @@ pub(super) async fn impact(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StopReplay {
     /// Why; goes into the audit log.
     reason: String,

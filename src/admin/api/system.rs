@@ -67,6 +67,7 @@ pub(super) async fn mode(State(admin): State<Arc<Admin>>) -> Json<ModesView> {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SetMode {
     /// `auto`, `forced` or `pass_through`.
     #[schema(value_type = String)]
@@ -96,6 +97,7 @@ pub(super) async fn set_mode(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ReadAgain {
     /// Why; goes into the audit log.
     reason: String,
