@@ -195,7 +195,7 @@ impl Failover {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
             return Ok(self.counted(counting, refused(refusal)));
         }
-        let (parts, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let body = if body.is_end_stream() {
             progress.set_whole();
             RequestBody::Empty
@@ -209,20 +209,20 @@ impl Failover {
         let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
             Ok(places) => places,
             Err(error) => {
-                let head = outgoing::live_head(parts);
+                outgoing::live_head(&mut head);
                 let spare = self.spare(&matched, &head, &body);
                 let answer = self.instead(&matched, spare, error, &progress).await;
                 return Ok(self.counted(counting, answer));
             }
         };
-        let head = self.outgoing(outgoing::live_head, parts, &matched);
+        self.leave(outgoing::live_head, &mut head, &matched);
         let spare = self.spare(&matched, &head, &body);
-        let request = Request::from_parts(head, body);
+        let mut request = Some(Request::from_parts(head, body));
         let Some(asking) = self.asking(&matched) else {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
             return Ok(self.counted(counting, refused(refusal)));
         };
-        let asked = self.connections(&matched).exchange(request, &progress, asking);
+        let asked = self.connections(&matched).exchange(&mut request, &progress, asking);
         let answer = match asked.await {
             Ok(mut response) => {
                 if let Some(route) = &matched.route {
@@ -285,8 +285,8 @@ impl Failover {
             Err(error) => return no_answer(error),
         };
         let client = hyper::upgrade::on(&mut request);
-        let (parts, _body) = request.into_parts();
-        let mut head = self.outgoing(outgoing::head, parts, &matched);
+        let (mut head, _body) = request.into_parts();
+        self.leave(outgoing::head, &mut head, &matched);
         if !stands_in {
             WantsUpgrade.ask(&mut head.headers);
         }
@@ -315,20 +315,19 @@ impl Failover {
         Places::enter(route.and_then(|route| route.bulkhead.as_ref()), of_upstream)
     }
 
-    /// The head as it leaves, with its way out where the upstream has a pool of egress proxies.
-    fn outgoing(&self, leave: fn(Parts) -> Parts, parts: Parts, matched: &Matched) -> Parts {
+    /// Makes the head what leaves, with its way out where the upstream has a pool of egress proxies.
+    fn leave(&self, outgoing: fn(&mut Parts), head: &mut Parts, matched: &Matched) {
         let route = matched.route.as_ref();
         let lane = match route {
             Some(route) => route.egress.as_ref(),
             None => self.connections(matched).upstream().egress.as_ref(),
         };
-        let Some(lane) = lane else { return leave(parts) };
-        let client_ip = way_out::client_ip(&parts);
-        let mut head = leave(parts);
-        let id = way_out::request_id(&head, &self.0.shared.request_id);
-        let job = way_out::job(lane, &head, &matched.params, client_ip, id);
+        let Some(lane) = lane else { return outgoing(head) };
+        let client_ip = way_out::client_ip(head);
+        outgoing(head);
+        let id = way_out::request_id(head, &self.0.shared.request_id);
+        let job = way_out::job(lane, head, &matched.params, client_ip, id);
         head.extensions.insert(job);
-        head
     }
 
     fn connections(&self, matched: &Matched) -> &Connections {

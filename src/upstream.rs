@@ -69,7 +69,7 @@ use self::{
     breaker::{Breaker, Change, Switched},
     connection::{Connection, Idle},
     endpoint::{Chosen, Endpoints},
-    request_body::{Progress, RequestBody},
+    request_body::{Outgoing, Progress, RequestBody},
     retry_budget::RetryBudget,
     route_breaker::with_cause,
     switches::Switches,
@@ -311,7 +311,7 @@ impl Connections {
     /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.
     pub async fn exchange(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Rc<Progress>,
         asking: Asking<'_>,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
@@ -320,12 +320,12 @@ impl Connections {
 
     async fn exchange_as(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
         asking: Asking<'_>,
         resend: Resend,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted(&self.0.upstream, asking.route)?;
+        let mut verdict = attempt::Verdict::admitted((&*self.0.upstream, &**asking.route))?;
         let exchange = pin!(self.send(request, progress, resend));
         let result = attempt::within(exchange, progress, asking.timeout, self).await;
         verdict.tell(&result, progress);
@@ -348,10 +348,11 @@ impl Connections {
         request: Request<RequestBody>,
         asking: Asking<'_>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted(&self.0.upstream, asking.route)?;
+        let mut verdict = attempt::Verdict::admitted((&*self.0.upstream, &**asking.route))?;
         let progress = Rc::new(Progress::default());
         progress.set_whole();
-        let sent = pin!(self.send_parts(request, &progress, Resend::Never));
+        let mut request = Some(request);
+        let sent = pin!(self.send_parts(&mut request, &progress, Resend::Never));
         let result = attempt::within(sent, &progress, asking.timeout, self).await;
         verdict.tell_status(result.as_ref().map(|(response, _)| response.status()), &progress);
         let (response, connection) = result?;
@@ -372,7 +373,8 @@ impl Connections {
         let progress = Rc::new(Progress::default());
         progress.set_whole();
         let request = request.map(RequestBody::from);
-        let answer = self.exchange_as(request, &progress, asking, Resend::Never).await?;
+        let mut request = Some(request);
+        let answer = self.exchange_as(&mut request, &progress, asking, Resend::Never).await?;
         self.read_whole(answer, answer_limit).await
     }
 
@@ -411,7 +413,7 @@ impl Connections {
     /// Sends to the endpoints in turn until one has taken the request. No deadline for the answer here.
     async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
         resend: Resend,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
@@ -444,22 +446,24 @@ impl Connections {
         }
     }
 
-    /// Sends on one connection. With the error comes the request back, if it can be sent once more.
+    /// Sends on one connection. After an error the request is there again, if it can be sent once more.
     async fn send_on(
         &self,
         mut connection: Connection,
-        request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
-    ) -> Result<(Response<()>, Connection), (UpstreamError, Option<Request<RequestBody>>)> {
+    ) -> Result<(Response<()>, Connection), UpstreamError> {
         progress.set_connected();
         match connection.send(request).await {
             Ok(response) => Ok((response, connection)),
-            Err((fault, again)) => {
+            Err(fault) => {
+                if progress.fault().is_some() {
+                    *request = None;
+                }
                 let endpoint =
                     self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
                 let sent = connection.written() > 0;
-                let error = UpstreamError::from_exchange(endpoint, &fault, sent, progress);
-                Err((error, again.filter(|_| progress.fault().is_none())))
+                Err(UpstreamError::from_exchange(endpoint, &fault, sent, progress))
             }
         }
     }

@@ -139,7 +139,7 @@ impl Failover {
     ) -> Result<(Response<AnswerBody>, Places), UpstreamError> {
         let gone = |what: &str| UpstreamError::Ourselves { cause: format!("no {what} any more") };
         let connections = self.0.connections.get(by).ok_or_else(|| gone("upstream"))?;
-        let request = spare.request().ok_or_else(|| gone("body"))?;
+        let mut request = Some(spare.request().ok_or_else(|| gone("body"))?);
         let places = self.enter(route, by)?;
         progress.begin_anew();
         let upstream = connections.upstream();
@@ -148,7 +148,7 @@ impl Failover {
         let timeout = route.map_or(upstream.config.timeout, |route| route.timeout);
         let asking = Asking { route: &breaker, timeout };
         let answer =
-            connections.exchange(request, progress, asking).await.inspect_err(|error| {
+            connections.exchange(&mut request, progress, asking).await.inspect_err(|error| {
                 tracing::debug!(backup = &*upstream.name, %error, "no answer from a backup either");
             })?;
         Ok((answer, places))

@@ -77,8 +77,10 @@ impl Case {
     where
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
-        let (parts, body) = request.into_parts();
-        let client_ip = way_out::client_ip(&parts);
+        let (mut head, body) = request.into_parts();
+        let client_ip = way_out::client_ip(&head);
+        let wants_trailers = head.extensions.get::<WantsTrailers>().copied();
+        outgoing::head(&mut head);
         let progress = Rc::new(Progress::default());
         let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();
@@ -87,8 +89,8 @@ impl Case {
             copy: Copied::new(Box::pin(body), policy.max_body(), budget, Rc::clone(&progress)),
             route,
             policy,
-            wants_trailers: parts.extensions.get::<WantsTrailers>().copied(),
-            head: outgoing::head(parts),
+            wants_trailers,
+            head,
             body: None,
             progress: Rc::clone(&progress),
             places: Places::default(),

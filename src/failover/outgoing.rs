@@ -4,17 +4,16 @@ use filters::connection_headers::WantsTrailers;
 use http::{Uri, Version, header, request::Parts, uri::PathAndQuery};
 
 /// Of a request that goes to the app now, and whose answer goes to its client: with trailers, if it takes them.
-pub(super) fn live_head(parts: Parts) -> Parts {
+pub(super) fn live_head(parts: &mut Parts) {
     let wants_trailers = parts.extensions.get::<WantsTrailers>().copied();
-    let mut parts = head(parts);
+    head(parts);
     if let Some(wants) = wants_trailers {
         wants.ask(&mut parts.headers);
     }
-    parts
 }
 
 /// In origin form and HTTP/1.1. `Expect` ends here: the body is read by us first.
-pub(super) fn head(mut parts: Parts) -> Parts {
+pub(super) fn head(parts: &mut Parts) {
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     if let Some(authority) = parts.uri.authority() {
@@ -29,5 +28,4 @@ pub(super) fn head(mut parts: Parts) -> Parts {
         parts.uri = Uri::from(target);
     }
     parts.headers.remove(header::EXPECT);
-    parts
 }

@@ -28,8 +28,7 @@ pub struct Attempt {
     exchange: Pin<Box<dyn Future<Output = Answer>>>,
     progress: Rc<Progress>,
     timeout: Duration,
-    home: Connections,
-    verdict: Verdict,
+    verdict: Verdict<Own>,
 }
 
 impl Attempt {
@@ -40,17 +39,21 @@ impl Attempt {
         asking: Asking<'_>,
     ) -> Result<Self, UpstreamError> {
         let timeout = asking.timeout;
-        let verdict = Verdict::admitted(connections.upstream(), asking.route)?;
-        let request = request();
-        let (of_body, home) = (Rc::clone(&progress), connections.clone());
+        let own = Own(connections.clone(), Arc::clone(asking.route));
+        let verdict = Verdict::admitted(own)?;
+        let mut request = Some(request());
+        let of_body = Rc::clone(&progress);
         let exchange =
-            Box::pin(async move { connections.send(request, &of_body, Resend::Idempotent).await });
-        Ok(Self { exchange, progress, timeout, home, verdict })
+            Box::pin(
+                async move { connections.send(&mut request, &of_body, Resend::Idempotent).await },
+            );
+        Ok(Self { exchange, progress, timeout, verdict })
     }
 
     /// The app's answer, or why there is none in time. After `Timeout` the exchange goes on with [`Attempt::late`].
     pub async fn answer(&mut self) -> Answer {
-        let result = within(self.exchange.as_mut(), &self.progress, self.timeout, &self.home).await;
+        let home = &self.verdict.of.0;
+        let result = within(self.exchange.as_mut(), &self.progress, self.timeout, home).await;
         self.verdict.tell(&result, &self.progress);
         result
     }
@@ -156,31 +159,58 @@ const MOST_TIMERS: usize = 1024;
 
 /// Tells the breakers how one admitted exchange went, whichever endpoints it took; one that ends unsaid (its client left)
 /// says nothing about the app.
-pub(super) struct Verdict {
-    upstream: Arc<Upstream>,
-    route: Arc<RouteBreaker>,
+pub(super) struct Verdict<T: Told> {
+    of: T,
     trials: Trials,
     told: bool,
     /// When it began, where several endpoints may answer meanwhile, or where the time counts.
     began: Option<Instant>,
 }
 
-impl Verdict {
-    pub(super) fn admitted(
-        upstream: &Arc<Upstream>,
-        route: &Arc<RouteBreaker>,
-    ) -> Result<Self, UpstreamError> {
-        let trials = upstream.admit(route)?;
+/// Whose breakers are told.
+pub(super) trait Told {
+    fn upstream(&self) -> &Upstream;
+    fn route(&self) -> &RouteBreaker;
+}
+
+/// While the exchange itself is awaited: lent. A count of references would be a line that all workers write.
+impl Told for (&Upstream, &RouteBreaker) {
+    fn upstream(&self) -> &Upstream {
+        self.0
+    }
+
+    fn route(&self) -> &RouteBreaker {
+        self.1
+    }
+}
+
+/// Of a try that may outlive whoever asked for it.
+struct Own(Connections, Arc<RouteBreaker>);
+
+impl Told for Own {
+    fn upstream(&self) -> &Upstream {
+        self.0.upstream()
+    }
+
+    fn route(&self) -> &RouteBreaker {
+        &self.1
+    }
+}
+
+impl<T: Told> Verdict<T> {
+    pub(super) fn admitted(of: T) -> Result<Self, UpstreamError> {
+        let upstream = of.upstream();
+        let trials = upstream.admit(of.route())?;
         let timed = upstream.endpoints.are_several() || upstream.config.breaker.slow.is_some();
-        let (upstream, route) = (Arc::clone(upstream), Arc::clone(route));
-        Ok(Self { trials, upstream, route, told: false, began: timed.then(Instant::now) })
+        let began = timed.then(Instant::now);
+        Ok(Self { of, trials, told: false, began })
     }
 
     pub(super) fn tell(&mut self, answer: &Answer, progress: &Progress) {
         if let Ok(answer) = answer
             && in_flight::is_gateways(answer.status())
         {
-            self.upstream.look_for_proxy(answer.headers());
+            self.of.upstream().look_for_proxy(answer.headers());
         }
         self.tell_status(answer.as_ref().map(Response::status), progress);
     }
@@ -196,7 +226,7 @@ impl Verdict {
             Ok(status) if in_flight::is_gateways(status) => {
                 self.tell_failure(Failure::OfRoute(in_flight::GATEWAY), progress);
             }
-            Ok(_) => self.upstream.answered(&self.route, self.took(progress)),
+            Ok(_) => self.of.upstream().answered(self.of.route(), self.took(progress)),
             Err(error) if error.blames_the_app() => {
                 let cause = error.to_string();
                 let failure = match error {
@@ -211,27 +241,27 @@ impl Verdict {
 
     /// From the request fully sent, as far as that was seen.
     fn took(&self, progress: &Progress) -> Option<Duration> {
-        self.upstream.config.breaker.slow.as_ref()?;
+        self.of.upstream().config.breaker.slow.as_ref()?;
         Some(progress.sent_at().or(self.began)?.elapsed())
     }
 
     /// An endpoint that fails while another answers is no outage.
     fn tell_failure(&mut self, failure: Failure<'_>, progress: &Progress) {
         let another_answered = self.began.zip(progress.on()).is_some_and(|(began, (on, _))| {
-            self.upstream.endpoints.another_answered(on.endpoint, began)
+            self.of.upstream().endpoints.another_answered(on.endpoint, began)
         });
         if another_answered {
             self.told = false;
         } else {
-            self.upstream.failed(&self.route, failure, self.trials);
+            self.of.upstream().failed(self.of.route(), failure, self.trials);
         }
     }
 }
 
-impl Drop for Verdict {
+impl<T: Told> Drop for Verdict<T> {
     fn drop(&mut self) {
         if !self.told {
-            self.upstream.void(&self.route, self.trials);
+            self.of.upstream().void(self.of.route(), self.trials);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -30,7 +30,7 @@ use super::{
     endpoint::Addresses,
     http1::{Exchange, Fault},
     in_flight::InFlight,
-    request_body::RequestBody,
+    request_body::Outgoing,
 };
 use crate::egress::{Permit, Through};
 
@@ -156,18 +156,19 @@ impl Connection {
         self.0.endpoint
     }
 
-    /// Sends the request and waits for the head of its answer. With the fault comes the request back, if it can be sent
-    /// once more: whether it may be is not decided here.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<()>, (Fault, Option<Request<RequestBody>>)> {
+    /// Takes the request, sends it and waits for the head of its answer. After a fault it is there again, if it can be
+    /// sent once more: whether it may be is not decided here.
+    pub(super) async fn send(&mut self, request: &mut Outgoing) -> Result<Response<()>, Fault> {
         let exchange = &mut self.0.exchange;
-        exchange.begin(request);
-        match poll_fn(|cx| exchange.poll_answer(cx)).await {
-            Ok(response) => Ok(response),
-            Err(fault) => Err((fault, exchange.take_again())),
+        match request.take() {
+            Some(request) => exchange.begin(request),
+            None => return Err(Fault::Invalid("there is nothing to send")),
         }
+        let answer = poll_fn(|cx| exchange.poll_answer(cx)).await;
+        if answer.is_err() {
+            *request = exchange.take_again();
+        }
+        answer
     }
 
     /// Bytes of the present request that left.

@@ -95,7 +95,8 @@ async fn ask(connections: &Connections, endpoint: usize, method: Method) -> Opti
     let progress = Progress::default();
     progress.set_whole();
     let limit: Duration = upstream.config.health.timeout;
-    let sent = connections.send_to(endpoint, request, &progress, false);
+    let mut request = Some(request);
+    let sent = connections.send_to(endpoint, &mut request, &progress, false);
     let (answer, connection) = tokio::time::timeout(limit, sent).await.ok()?.ok()?;
     let answer = connections.with_body(answer, connection);
     upstream.look_for_proxy(answer.headers());

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -60,6 +61,10 @@ pub enum RequestBody {
     Streamed(ClientBody, Rc<Progress>),
     Copied(CopyReader),
 }
+
+/// A request on its way. It stays in its place and is taken when it is sent; after a try that failed it is there again if
+/// it can be sent once more.
+pub type Outgoing = Option<Request<RequestBody>>;
 
 /// A body of known length up to this is read before it is sent on: fewer system calls for both sides.
 const SMALL: u64 = 64 << 10;

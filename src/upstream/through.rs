@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{
     Connections, Stream, UpstreamError,
     connection::{Connection, is_our_own, plain},
-    request_body::{Progress, RequestBody},
+    request_body::{Outgoing, Progress, RequestBody},
 };
 use crate::{
     config::Tunnel,
@@ -22,8 +22,6 @@ use crate::{
 };
 
 type Answered = (Response<()>, Connection);
-/// With the request where another proxy may be tried.
-type Failed = (UpstreamError, Option<Request<RequestBody>>);
 
 impl Connections {
     /// Sends through the proxies of the pool in their turn until one has taken the request; to the next endpoint, or to
@@ -32,10 +30,11 @@ impl Connections {
         &self,
         lane: &Lane,
         endpoint: Option<usize>,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
     ) -> Result<Answered, UpstreamError> {
-        let job = request.extensions().get::<Job>().copied().unwrap_or_else(|| lane.plain());
+        let job = request.as_ref().and_then(|request| request.extensions().get::<Job>().copied());
+        let job = job.unwrap_or_else(|| lane.plain());
         let first = self.0.turn.get();
         self.0.turn.set(first.wrapping_add(1));
         let mut tried = Vec::new();
@@ -51,79 +50,83 @@ impl Connections {
             });
             match self.try_through(permit, endpoint, request, progress).await {
                 Ok(answered) => return Ok(answered),
-                Err((error, None)) => return Err(error),
-                // Its time is over: nobody waits for another try.
-                Err((error, Some(_))) if progress.is_over() => return Err(error),
-                Err((error, Some(unsent))) => {
+                // Where its time is over, nobody waits for another try.
+                Err(error) if request.is_none() || progress.is_over() => return Err(error),
+                Err(error) => {
                     tracing::debug!(pool = &*lane.pool.name, %error, "another egress proxy is tried");
-                    (request, last) = (unsent, Some(error));
+                    last = Some(error);
                 }
             }
         }
         Err(last.unwrap_or_else(|| none_free(&lane.pool, NoWayOut { retry_after: None })))
     }
 
+    /// The request is there afterwards only where another proxy may be tried.
     async fn try_through(
         &self,
         permit: Permit,
         endpoint: usize,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Answered, UpstreamError> {
+        let Some(asked) = request.as_mut() else {
+            return Err(UpstreamError::Ourselves { cause: "there is nothing to send".to_owned() });
+        };
         let upstream = &self.0.upstream;
         let target = &upstream.endpoints.get(endpoint);
         let authority = &target.authority;
         // A proxy passes no other protocol on.
         let is_tunnel = target.over_tls
             || permit.pool().config.tunnel == Tunnel::Always
-            || request.headers().contains_key(header::UPGRADE);
-        if !is_tunnel && let Err(error) = address(&mut request, authority, &permit.proxy) {
-            return Err((UpstreamError::Ourselves { cause: error.to_string() }, None));
+            || asked.headers().contains_key(header::UPGRADE);
+        if !is_tunnel && let Err(error) = address(asked, authority, &permit.proxy) {
+            *request = None;
+            return Err(UpstreamError::Ourselves { cause: error.to_string() });
         }
         let (way, idle_time) = (permit.through(), upstream.config.connections.idle_time);
         let kept = is_tunnel.then(|| self.0.idle.take_through(endpoint, way, idle_time)).flatten();
         if let Some(kept) = kept {
             if !permit.is_valid() {
-                return Err((gone(&permit), Some(request)));
+                return Err(gone(&permit));
             }
             match self.send_on(kept, request, progress).await {
-                Ok(answered) => {
-                    return came_through(permit, answered, is_tunnel)
-                        .map_err(|error| (error, None));
-                }
+                Ok(answered) => return came_through(permit, answered, is_tunnel),
                 // It was closed meanwhile and took nothing: a fresh connection will tell.
-                Err((error, Some(unsent))) if error.certainty() == Certainty::NotSent => {
-                    request = unsent;
+                Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {}
+                Err(error) => {
+                    *request = None;
+                    return Err(error);
                 }
-                Err((error, _)) => return Err((error, None)),
             }
         }
         let stream = match self.open_through(&permit, endpoint, is_tunnel).await {
             Ok(stream) => stream,
-            Err(Trouble::Ours(cause)) => return Err((UpstreamError::Ourselves { cause }, None)),
-            Err(Trouble::Gone) => return Err((gone(&permit), Some(request))),
-            Err(Trouble::OfTheProxy(cause)) => {
-                return Err((failed(&permit, &cause), Some(request)));
+            Err(Trouble::Ours(cause)) => {
+                *request = None;
+                return Err(UpstreamError::Ourselves { cause });
             }
+            Err(Trouble::Gone) => return Err(gone(&permit)),
+            Err(Trouble::OfTheProxy(cause)) => return Err(failed(&permit, &cause)),
             Err(Trouble::NotReached(cause)) => {
                 permit.did_not_reach(&cause);
-                return Err((no_way_out(&permit, &cause), Some(request)));
+                return Err(no_way_out(&permit, &cause));
             }
         };
         let fresh = Connection::through(stream, endpoint, way);
         // The last look before its first byte: who is retired gets nothing any more.
         if !permit.is_valid() {
-            return Err((gone(&permit), Some(request)));
+            return Err(gone(&permit));
         }
         match self.send_on(fresh, request, progress).await {
-            Ok(answered) => {
-                came_through(permit, answered, is_tunnel).map_err(|error| (error, None))
-            }
-            Err((error, Some(unsent))) if error.certainty() == Certainty::NotSent => {
-                Err((failed(&permit, &error.to_string()), Some(unsent)))
+            Ok(answered) => came_through(permit, answered, is_tunnel),
+            Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {
+                Err(failed(&permit, &error.to_string()))
             }
             // Bytes of it left: whether the app or the proxy broke off cannot be told.
-            Err((error, _)) => Err((error, None)),
+            Err(error) => {
+                *request = None;
+                Err(error)
+            }
         }
     }
 

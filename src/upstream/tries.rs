@@ -3,7 +3,7 @@
 //! What was certainly not sent goes on, whatever its method. What may have been applied is sent again only if its method
 //! is idempotent (RFC 9110, 9.2.2), its body can be read again and its client waits. The retry budget bounds both.
 
-use http::{Request, Response};
+use http::Response;
 use tokio::time::Instant;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     balance::Set,
     connection::Connection,
     in_flight::InFlight,
-    request_body::{Progress, RequestBody},
+    request_body::{Outgoing, Progress},
 };
 use crate::store::Certainty;
 
@@ -23,12 +23,10 @@ pub(super) enum Resend {
     Never,
 }
 
-/// What a try came to where there is no answer: why, whether it was on a kept connection, and the request, if it is
-/// there once more.
+/// What a try came to where there is no answer: why, and whether it was on a kept connection.
 pub(super) struct Failed {
     pub(super) error: UpstreamError,
     pub(super) kept: bool,
-    pub(super) request: Option<Request<RequestBody>>,
 }
 
 /// Tries at other endpoints that cost nothing from the budget, while nothing was sent: with one of three up, everything
@@ -39,15 +37,16 @@ impl Connections {
     /// Sends to one endpoint after another until one has answered. No deadline for the answer here.
     pub(super) async fn send_parts(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
         resend: Resend,
     ) -> Result<(Response<()>, Connection), UpstreamError> {
         if let Some(lane) = &self.upstream().egress {
-            return self.send_through(lane, None, request, progress).await;
+            return Box::pin(self.send_through(lane, None, request, progress)).await;
         }
-        let mut tries =
-            Tries::new(self, resend == Resend::Idempotent && request.method().is_idempotent());
+        let is_idempotent =
+            request.as_ref().is_some_and(|request| request.method().is_idempotent());
+        let mut tries = Tries::new(self, resend == Resend::Idempotent && is_idempotent);
         self.0.budget.borrow_mut().earn();
         while let Some(chosen) = self.choose(&tries.tried) {
             let mut in_flight = InFlight::begin(self, chosen, progress);
@@ -59,17 +58,15 @@ impl Connections {
                     connection.set_in_flight(in_flight);
                     return Ok((response, connection));
                 }
-                Err(Failed { error, kept, request: again }) => {
+                Err(Failed { error, kept }) => {
                     if let Some(in_flight) = &mut in_flight {
                         in_flight.failed(&error);
                     }
                     let (certainty, worth) = (error.certainty(), is_worth_another(&error));
                     tries.note(error, chosen.endpoint, kept);
-                    let Some(again) = again else { break };
-                    if progress.is_over() || !tries.allows(certainty, worth) {
+                    if request.is_none() || progress.is_over() || !tries.allows(certainty, worth) {
                         break;
                     }
-                    request = again;
                 }
             }
         }
@@ -80,31 +77,28 @@ impl Connections {
     pub(super) async fn send_to(
         &self,
         endpoint: usize,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         progress: &Progress,
         fresh: bool,
     ) -> Result<(Response<()>, Connection), Failed> {
+        let failed = |error| Failed { error, kept: false };
+        // What is rare is in a box: a future is as large as the largest that it may wait for, and each request has one.
         if let Some(lane) = &self.upstream().egress {
-            let sent = self.send_through(lane, Some(endpoint), request, progress).await;
-            return sent.map_err(|error| Failed { error, kept: false, request: None });
+            let sent = Box::pin(self.send_through(lane, Some(endpoint), request, progress)).await;
+            *request = None;
+            return sent.map_err(failed);
         }
         if !fresh && let Some(kept) = self.take_kept(endpoint) {
             match self.send_on(kept, request, progress).await {
-                Ok(answered) => return Ok(answered),
                 // The app had closed it meanwhile and took nothing: a fresh connection will tell.
-                Err((error, Some(unsent))) if error.certainty() == Certainty::NotSent => {
-                    request = unsent;
-                }
-                Err((error, request)) => return Err(Failed { error, kept: true, request }),
+                Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {}
+                Err(error) => return Err(Failed { error, kept: true }),
+                Ok(answered) => return Ok(answered),
             }
         }
-        match Connection::open(self.upstream(), endpoint).await {
-            Ok(connection) => self
-                .send_on(connection, request, progress)
-                .await
-                .map_err(|(error, request)| Failed { error, kept: false, request }),
-            Err(error) => Err(Failed { error, kept: false, request: Some(request) }),
-        }
+        let connection =
+            Box::pin(Connection::open(self.upstream(), endpoint)).await.map_err(failed)?;
+        self.send_on(connection, request, progress).await.map_err(failed)
     }
 }
 
