@@ -146,7 +146,7 @@ fn begin<S, B>(
         let watch = FramingWatch::new(client.framing.clone());
         let presence = arrived.presence;
         let stream = Watched::new(arrived.stream, watch, limits.head_timeout);
-        let service = Adapter {
+        let service = Rc::new(Adapter {
             chain: RefCell::new(chain),
             client,
             presence: presence.clone(),
@@ -155,7 +155,7 @@ fn begin<S, B>(
                 idle: limits.body_idle,
                 rate: limits.min_rate,
             },
-        };
+        });
         if let Err(error) = protocols.serve(stream, service, &here).await {
             tracing::debug!(%peer, error = &*error, "connection ended");
         }

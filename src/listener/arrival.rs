@@ -95,7 +95,8 @@ impl Arrival {
         if self.is_plain() {
             return Ok(self.plain(stream, peer, false));
         }
-        let mut greeting = pin!(self.greet(stream, peer));
+        // In a box: a handshake needs far more than the connection that comes of it.
+        let mut greeting = Box::pin(self.greet(stream, peer));
         let mut limit = pin!(tokio::time::sleep(self.limit));
         let mut last_call = pin!(last_call(here));
         poll_fn(|cx| {
@@ -164,6 +165,16 @@ impl fmt::Display for Refused {
             Self::ProxyHeader(error) => write!(f, "the PROXY header: {error}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Late => f.write_str("it did not come to its first request in time"),
+        }
+    }
+}
+
+impl ClientStream {
+    /// It has not taken all that was said to it.
+    pub(super) fn is_behind(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_behind(),
+            Self::Tls(stream) => stream.get_ref().0.is_behind() || stream.get_ref().1.wants_write(),
         }
     }
 }

@@ -74,6 +74,11 @@ impl FramingWatch {
         matches!(self.state, State::RequestLine | State::Fields | State::Lost)
     }
 
+    /// Nothing has come since the last message ended; certain of it.
+    pub fn is_between_messages(&self) -> bool {
+        self.state == State::RequestLine && self.partial.is_empty()
+    }
+
     /// To be called with all bytes that come from the client, in order, before hyper sees them. True when a head ended
     /// in them, or where that is not known.
     pub fn observe(&mut self, mut bytes: &[u8]) -> bool {

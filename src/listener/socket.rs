@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -44,26 +44,45 @@ pub(super) struct Watched {
     first: BytesMut,
     /// While a head is waited for, or comes.
     head: Wait,
-    handed_over: HandedOver,
+    flags: Flags,
 }
 
-/// Says that the connection speaks another protocol from now on.
+/// What is known of the socket while hyper has it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct HandedOver(Arc<AtomicBool>);
+pub(super) struct Flags(Arc<Known>);
 
-impl HandedOver {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+#[derive(Debug, Default)]
+struct Known {
+    handed_over: AtomicBool,
+    rests: AtomicBool,
+}
+
+impl Flags {
+    /// The connection speaks another protocol from now on.
+    pub(super) fn hand_over(&self) {
+        self.0.handed_over.store(true, Ordering::Relaxed);
     }
 
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn is_handed_over(&self) -> bool {
+        self.0.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// The last read found that nothing is under way in either direction, and has not been for a while.
+    pub(super) fn is_resting(&self) -> bool {
+        self.0.rests.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self, rests: bool) {
+        self.0.rests.store(rests, Ordering::Relaxed);
     }
 }
 
 /// A wait that must not last longer than its limit.
 struct Wait {
     limit: Duration,
+    /// After so much of it, it is a long one.
+    long: Duration,
+    is_long: bool,
     /// Made when it is needed for the first time. Set to a later time again and again it costs the runtime nothing.
     timer: Option<Pin<Box<Sleep>>>,
     since: Option<Instant>,
@@ -71,7 +90,11 @@ struct Wait {
 
 impl Wait {
     fn new(limit: Duration) -> Self {
-        Self { limit, timer: None, since: None }
+        Self { limit, long: limit, is_long: false, timer: None, since: None }
+    }
+
+    fn long_after(self, long: Duration) -> Self {
+        Self { long: long.min(self.limit), ..self }
     }
 
     /// How long it lasted, if there was one.
@@ -83,12 +106,24 @@ impl Wait {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begins = self.since.is_none();
         let since = *self.since.get_or_insert_with(Instant::now);
-        let end = since + self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        let long = since + self.long;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(long)));
         if begins {
-            timer.as_mut().reset(end);
+            self.is_long = false;
+            timer.as_mut().reset(long);
         }
-        timer.as_mut().poll(cx)
+        while timer.as_mut().poll(cx).is_ready() {
+            if self.is_long || self.long == self.limit {
+                return Poll::Ready(());
+            }
+            self.is_long = true;
+            timer.as_mut().reset(since + self.limit);
+        }
+        Poll::Pending
+    }
+
+    fn is_long(&self) -> bool {
+        self.is_long && self.since.is_some()
     }
 }
 
@@ -96,6 +131,11 @@ impl Socket {
     pub(super) fn new(presence: Presence, write_idle: Duration, min_rate: u64) -> Self {
         let write = Wait::new(write_idle);
         Self { presence, write, waited: Duration::ZERO, taken: 0, min_rate }
+    }
+
+    /// It has not taken all that was said to it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.write.since.is_some()
     }
 
     /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
@@ -124,41 +164,56 @@ impl Watched {
             stream,
             watch,
             first: BytesMut::new(),
-            head: Wait::new(head_timeout),
-            handed_over: HandedOver::default(),
+            head: Wait::new(head_timeout).long_after(REST),
+            flags: Flags::default(),
         }
     }
 
-    pub(super) fn handed_over(&self) -> HandedOver {
-        self.handed_over.clone()
+    pub(super) fn flags(&self) -> Flags {
+        self.flags.clone()
+    }
+
+    /// Bytes that somebody has read and not used.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        debug_assert!(self.first.is_empty(), "what came before them was not used either");
+        self.first.extend_from_slice(bytes);
+    }
+
+    /// Reads, for whoever reads next, until something has come. False at the stream's end.
+    pub(super) fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        self.poll_more_first(cx).map_ok(|read| read > 0)
+    }
+
+    fn poll_more_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [MaybeUninit::uninit(); FIRST_READ];
+        let mut buf = ReadBuf::uninit(&mut bytes);
+        ready!(self.poll_observed(cx, &mut buf))?;
+        self.first.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// Reads, for whoever reads next, until it is clear which protocol it is. At the stream's end hyper is to say what is
     /// wrong.
     pub(super) fn poll_first_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Speaks>> {
-        let mut first = std::mem::take(&mut self.first);
-        let speaks = loop {
-            let differs = !PREFACE.starts_with(&first[..first.len().min(PREFACE.len())]);
-            if differs {
-                break Poll::Ready(Ok(Speaks::Http1));
+        loop {
+            let begins_as = &self.first[..self.first.len().min(PREFACE.len())];
+            if !PREFACE.starts_with(begins_as) {
+                return Poll::Ready(Ok(Speaks::Http1));
             }
-            if first.len() >= PREFACE.len() {
-                break Poll::Ready(Ok(Speaks::Http2));
+            if begins_as.len() == PREFACE.len() {
+                return Poll::Ready(Ok(Speaks::Http2));
             }
-            let mut bytes = [MaybeUninit::uninit(); FIRST_READ];
-            let mut buf = ReadBuf::uninit(&mut bytes);
-            match self.poll_observed(cx, &mut buf) {
+            match self.poll_more_first(cx) {
                 // The watch leaves HTTP/2 alone as soon as it may be that; this wait goes on until it is.
-                Poll::Pending => break self.head.poll(cx).map(|()| Err(no_head())),
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                    break Poll::Ready(Ok(Speaks::Http1));
-                }
-                Poll::Ready(Ok(())) => first.extend_from_slice(buf.filled()),
+                Poll::Pending => return self.head.poll(cx).map(|()| Err(no_head())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Speaks::Http1)),
+                Poll::Ready(Ok(_)) => {}
             }
-        };
-        self.first = first;
-        speaks
+        }
     }
 
     /// Reads what the watch has then seen, within the time of a head.
@@ -169,7 +224,7 @@ impl Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.handed_over.is_set() {
+        if self.flags.is_handed_over() {
             return poll;
         }
         if poll.is_ready() {
@@ -183,6 +238,11 @@ impl Watched {
             return Poll::Pending;
         }
         self.head.poll(cx).map(|()| Err(no_head()))
+    }
+
+    /// Nothing is under way in either direction, and has not been for a while.
+    fn rests(&self) -> bool {
+        self.head.is_long() && self.watch.is_between_messages() && !self.stream.is_behind()
     }
 }
 
@@ -201,8 +261,11 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return self.poll_observed(cx, buf);
+            let poll = self.poll_observed(cx, buf);
+            self.flags.rest(poll.is_pending() && self.rests());
+            return poll;
         }
+        self.flags.rest(false);
         let fits = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first.split_to(fits));
         if self.first.is_empty() {
@@ -320,6 +383,9 @@ pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<std::ne
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A first request comes whole in most cases.
 const FIRST_READ: usize = 4 << 10;
+
+/// A connection that is quiet for so long rests: its parser and buffers are let go of until it speaks again.
+const REST: Duration = Duration::from_secs(1);
 
 /// Connections that may wait in the kernel's queue.
 const BACKLOG: i32 = 4096;
