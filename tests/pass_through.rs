@@ -432,6 +432,76 @@ async fn a_websocket_goes_through_where_nobody_stands_in() {
     );
 }
 
+/// Of a connection that is quiet for a second the listener keeps little more than its socket. Nobody notices.
+#[tokio::test]
+async fn a_connection_that_was_quiet_for_long_goes_on_like_any_other() {
+    tokio::join!(quiet_now_and_then("/plain"), quiet_now_and_then("/stood-in"));
+}
+
+async fn quiet_now_and_then(path: &str) {
+    // Longer than it takes until the connection is let go of.
+    let a_while = async || tokio::time::sleep(Duration::from_millis(1300)).await;
+    let well = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwell";
+    let (standin, mut stage) = on_stage().await;
+    let mut client = Raw::to(standin.address()).await;
+    a_while().await;
+    let get = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let post = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    for (asks, is_slow) in [(&get, false), (&post, false), (&get, true), (&post, true)] {
+        client.write(asks).await;
+        let mut asked = stage.asked().await;
+        if is_slow {
+            a_while().await;
+        }
+        asked.answer(well).await;
+        let answer = client.read_until("well", LIMIT).await;
+        assert!(answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 ")), "{asks}");
+        a_while().await;
+    }
+    // Pauses within a head, within a body and within an answer.
+    for piece in [&post[..10], &post[10..post.len() - 2], &post[post.len() - 2..]] {
+        a_while().await;
+        client.write(piece).await;
+    }
+    let mut asked = stage.asked().await;
+    assert_eq!(asked.body().await, "body");
+    asked.answer("HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    assert!(client.read_until("half\r\n", LIMIT).await.is_some());
+    a_while().await;
+    asked.answer("4\r\nwell\r\n0\r\n\r\n").await;
+    assert_eq!(
+        client.read_until("0\r\n\r\n", LIMIT).await.as_deref(),
+        Some("4\r\nwell\r\n0\r\n\r\n")
+    );
+    a_while().await;
+    // Two at once, the first of them slow.
+    client.write(format!("{get}{get}")).await;
+    for is_slow in [true, false] {
+        let mut asked = stage.asked().await;
+        if is_slow {
+            a_while().await;
+        }
+        asked.answer(well).await;
+        assert!(client.read_until("well", LIMIT).await.is_some());
+    }
+    a_while().await;
+    // What follows an upgrade is not HTTP: it may be quiet as long as it likes.
+    if path == "/plain" {
+        client.write(format!("GET {path} HTTP/1.1\r\n{UPGRADE}")).await;
+        let mut asked = stage.asked().await;
+        asked.answer("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+        assert!(client.read_until("\r\n\r\n", LIMIT).await.is_some());
+        for _ in 0..2 {
+            a_while().await;
+            client.write("ping.").await;
+            assert_eq!(asked.until(".").await, "ping.");
+            asked.answer("pong.").await;
+            assert_eq!(client.read_until(".", LIMIT).await.as_deref(), Some("pong."));
+        }
+    }
+    assert!(standin.entries().await.is_empty());
+}
+
 /// Where standin may have to answer for the app, an upgrade is an ordinary request: it cannot be replayed.
 #[tokio::test]
 async fn a_route_with_a_stand_in_does_not_upgrade() {
