@@ -11,69 +11,58 @@ pub mod body_copy;
 pub mod breaker;
 mod bulkhead;
 mod connection;
+mod connections;
 mod dial;
 mod endpoint;
 mod error;
+mod fault;
 pub mod health;
 mod http1;
 mod in_flight;
 mod last_look;
+mod pool;
 pub mod request_body;
 pub mod resolve;
 mod retry_budget;
 mod route_breaker;
 mod secure;
 mod slow;
+mod stream;
 mod switches;
 mod through;
 mod tries;
 
 use std::{
-    cell::{Cell, RefCell},
     collections::BTreeMap,
-    pin::pin,
-    rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 
 pub use self::{
     answer_body::{AnswerBody, AnswerFault},
     attempt::Attempt,
     body_copy::WholeBody,
     bulkhead::{Bulkhead, Of, Places},
-    connection::Stream,
+    connections::{Asking, Connections, Tunnel, WholeAnswer},
     endpoint::{EndpointView, LoadView},
     error::UpstreamError,
-    http1::Fault,
+    fault::Fault,
     last_look::at_most,
     retry_budget::ExtraTries,
     route_breaker::{RouteBreaker, RouteState},
+    stream::Stream,
     switches::{MOST_SWITCHES, Switch},
 };
 use self::{
-    attempt::Timers,
-    balance::{Lot, Set},
     between::Between,
     breaker::{Breaker, Change, Switched},
-    connection::{Connection, Idle},
-    endpoint::{Chosen, Endpoints},
-    request_body::{Outgoing, Progress, RequestBody},
-    retry_budget::RetryBudget,
+    endpoint::Endpoints,
     route_breaker::with_cause,
     switches::Switches,
-    tries::Resend,
 };
 use crate::{
     config::{BreakerConfig, UpstreamConfig},
@@ -123,45 +112,6 @@ pub enum Condition {
         since: UnixMillis,
         cause: String,
     },
-}
-
-/// One thread's connections to one app. Cheap to clone.
-#[derive(Clone)]
-pub struct Connections(Rc<Inner>);
-
-struct Inner {
-    upstream: Arc<Upstream>,
-    idle: Idle,
-    timers: Timers,
-    lot: Lot,
-    budget: RefCell<RetryBudget>,
-    /// Which endpoint is next by way of an egress proxy.
-    turn: Cell<usize>,
-}
-
-/// For whom the app is asked, and how long its answer may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    pub route: &'a Arc<RouteBreaker>,
-    pub timeout: Duration,
-}
-
-/// An answer read whole.
-#[derive(Clone, Debug)]
-pub struct WholeAnswer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    /// Up to the limit given.
-    pub body: Bytes,
-    /// There was more than the limit.
-    pub truncated: bool,
-}
-
-/// What the app switched its connection to (101): bytes both ways from here on.
-pub struct Tunnel {
-    pub stream: Stream,
-    /// What came together with the head of the answer.
-    pub first: Bytes,
 }
 
 impl Upstream {
@@ -283,203 +233,5 @@ impl Upstream {
             };
             true
         });
-    }
-}
-
-impl Connections {
-    pub fn new(upstream: Arc<Upstream>) -> Self {
-        let idle = Idle::new(upstream.endpoints.len());
-        let budget = RetryBudget::new(upstream.config.retry_budget.clone(), Instant::now());
-        let budget = RefCell::new(budget);
-        let (lot, timers, turn) = (Lot::by_chance(), Timers::default(), Cell::new(0));
-        Self(Rc::new(Inner { upstream, idle, timers, lot, budget, turn }))
-    }
-
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.0.upstream
-    }
-
-    fn timers(&self) -> &Timers {
-        &self.0.timers
-    }
-
-    /// Closes connections that were idle for too long.
-    pub fn reap(&self) {
-        self.0.idle.reap(self.0.upstream.config.connections.idle_time);
-    }
-
-    /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.
-    pub async fn exchange(
-        &self,
-        request: &mut Outgoing,
-        progress: &Rc<Progress>,
-        asking: Asking<'_>,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
-        self.exchange_as(request, progress, asking, Resend::Idempotent).await
-    }
-
-    async fn exchange_as(
-        &self,
-        request: &mut Outgoing,
-        progress: &Progress,
-        asking: Asking<'_>,
-        resend: Resend,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted((&*self.0.upstream, &**asking.route))?;
-        let exchange = pin!(self.send(request, progress, resend));
-        let result = attempt::within(exchange, progress, asking.timeout, self).await;
-        verdict.tell(&result, progress);
-        result
-    }
-
-    /// The same, with a handle that can wait on for a late answer. The request is made once the breaker admits it.
-    pub fn attempt(
-        &self,
-        request: impl FnOnce() -> Request<RequestBody>,
-        progress: Rc<Progress>,
-        asking: Asking<'_>,
-    ) -> Result<Attempt, UpstreamError> {
-        Attempt::start(self.clone(), request, progress, asking)
-    }
-
-    /// An exchange that may end in another protocol: the answer, and the tunnel if it is a 101.
-    pub async fn upgrade(
-        &self,
-        request: Request<RequestBody>,
-        asking: Asking<'_>,
-    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), UpstreamError> {
-        let mut verdict = attempt::Verdict::admitted((&*self.0.upstream, &**asking.route))?;
-        let progress = Rc::new(Progress::default());
-        progress.set_whole();
-        let mut request = Some(request);
-        let sent = pin!(self.send_parts(&mut request, &progress, Resend::Never));
-        let result = attempt::within(sent, &progress, asking.timeout, self).await;
-        verdict.tell_status(result.as_ref().map(|(response, _)| response.status()), &progress);
-        let (response, connection) = result?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok((self.with_body(response, connection), None));
-        }
-        let (stream, first) = connection.into_tunnel();
-        Ok((response.map(|()| AnswerBody::none()), Some(Tunnel { stream, first })))
-    }
-
-    /// One exchange with a request and an answer that are whole (replays, health questions).
-    pub async fn exchange_whole(
-        &self,
-        request: Request<WholeBody>,
-        asking: Asking<'_>,
-        answer_limit: usize,
-    ) -> Result<WholeAnswer, UpstreamError> {
-        let progress = Rc::new(Progress::default());
-        progress.set_whole();
-        let request = request.map(RequestBody::from);
-        let mut request = Some(request);
-        let answer = self.exchange_as(&mut request, &progress, asking, Resend::Never).await?;
-        self.read_whole(answer, answer_limit).await
-    }
-
-    async fn read_whole(
-        &self,
-        answer: Response<AnswerBody>,
-        limit: usize,
-    ) -> Result<WholeAnswer, UpstreamError> {
-        let (parts, mut body) = answer.into_parts();
-        let mut whole = WholeAnswer {
-            status: parts.status,
-            headers: parts.headers,
-            body: Bytes::new(),
-            truncated: false,
-        };
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|fault| UpstreamError::Reset {
-                endpoint: self.0.upstream.name.to_string(),
-                cause: fault.to_string(),
-                sent: true,
-            })?;
-            if let Some(data) = frame.data_ref() {
-                let room = limit - bytes.len();
-                bytes.extend_from_slice(&data[..data.len().min(room)]);
-                whole.truncated |= data.len() > room;
-                if whole.truncated {
-                    break;
-                }
-            }
-        }
-        whole.body = bytes.freeze();
-        Ok(whole)
-    }
-
-    /// Sends to the endpoints in turn until one has taken the request. No deadline for the answer here.
-    async fn send(
-        &self,
-        request: &mut Outgoing,
-        progress: &Progress,
-        resend: Resend,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
-        let (response, connection) = self.send_parts(request, progress, resend).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let cause = "it switched protocols though nobody asked".to_owned();
-            return Err(UpstreamError::Invalid {
-                endpoint: self.0.upstream.name.to_string(),
-                cause,
-            });
-        }
-        Ok(self.with_body(response, connection))
-    }
-
-    /// Where the next try goes; none when all endpoints were tried.
-    fn choose(&self, tried: &Set) -> Option<Chosen> {
-        let upstream = &self.0.upstream;
-        upstream.endpoints.choose(&upstream.config, tried, &self.0.lot)
-    }
-
-    /// A connection that was kept, is still open and still leads to the endpoint.
-    fn take_kept(&self, endpoint: usize) -> Option<Connection> {
-        let upstream = &self.0.upstream;
-        let idle_time = upstream.config.connections.idle_time;
-        loop {
-            let mut kept = self.0.idle.take(endpoint, idle_time)?;
-            if kept.leads_to(&upstream.endpoints.get(endpoint).addresses) {
-                return Some(kept);
-            }
-        }
-    }
-
-    /// Sends on one connection. After an error the request is there again, if it can be sent once more.
-    async fn send_on(
-        &self,
-        mut connection: Connection,
-        request: &mut Outgoing,
-        progress: &Progress,
-    ) -> Result<(Response<()>, Connection), UpstreamError> {
-        progress.set_connected();
-        match connection.send(request).await {
-            Ok(response) => Ok((response, connection)),
-            Err(fault) => {
-                if progress.fault().is_some() {
-                    *request = None;
-                }
-                let endpoint =
-                    self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
-                let sent = connection.written() > 0;
-                Err(UpstreamError::from_exchange(endpoint, &fault, sent, progress))
-            }
-        }
-    }
-
-    fn with_body(&self, response: Response<()>, connection: Connection) -> Response<AnswerBody> {
-        let idle = self.0.upstream.config.body_idle;
-        response.map(|()| AnswerBody::new(connection, self, idle))
-    }
-
-    fn put_back(&self, connection: Connection) {
-        self.0.idle.put(connection, self.0.upstream.config.connections.idle);
-    }
-}
-
-impl std::fmt::Debug for Connections {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Connections").field(&self.0.upstream.name).finish()
     }
 }

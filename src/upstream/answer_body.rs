@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Connections, connection::Connection, http1::Fault};
+use super::{Connections, connection::Connection, fault::Fault};
 
 /// Why the body of an answer broke off. The client sees its connection end: never a whole answer.
 #[derive(Debug, thiserror::Error)]

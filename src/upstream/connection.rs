@@ -1,34 +1,26 @@
-//! This thread's connections to one upstream: open, keep, reuse, give up. The only place that connects out.
+//! One connection to an endpoint: opened, lent to an exchange at a time. The only place that connects to the app.
 //!
 //! A connection is driven by whoever waits for its answer: no task of its own, no hand-over.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
     future::poll_fn,
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::atomic::Ordering,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::Instant,
-};
-use tokio_rustls::client::TlsStream;
+use tokio::time::Instant;
 
 use super::{
-    Upstream, UpstreamError,
-    dial::dial,
+    Stream, Upstream, UpstreamError,
+    dial::{dial, is_our_own, plain},
     endpoint::Addresses,
-    http1::{Exchange, Fault},
+    fault::Fault,
+    http1::Exchange,
     in_flight::InFlight,
     request_body::Outgoing,
 };
@@ -50,18 +42,6 @@ struct Open {
     way: Option<Through>,
     /// Leave to use that proxy, as long as the present exchange lasts.
     permit: Option<Permit>,
-}
-
-/// What carries the bytes.
-pub enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// The idle connections of one thread to one upstream, per endpoint; the one used last is taken first.
-#[derive(Default)]
-pub(super) struct Idle {
-    endpoints: Vec<RefCell<VecDeque<Connection>>>,
 }
 
 impl Connection {
@@ -202,168 +182,31 @@ impl Connection {
         self.0.exchange.into_tunnel()
     }
 
-    /// Whether it was quiet while it was idle: an end, or bytes that nobody asked for, make it useless. Asks what the
-    /// runtime knows already, not the kernel.
-    fn is_alive(&mut self) -> bool {
-        match self.0.exchange.stream() {
-            Stream::Plain(stream) => {
-                let read = stream.try_read(&mut [0]);
-                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-            // What comes may be TLS's own affair (a ticket, a new key): only TLS can tell.
-            Stream::Tls(stream) => {
-                let mut byte = [0];
-                let cx = &mut Context::from_waker(Waker::noop());
-                Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
-            }
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+    /// For how long nobody has used it.
+    pub(super) fn idle_for(&self) -> Duration {
+        self.0.idle_since.elapsed()
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+    /// The egress proxy it leads through.
+    pub(super) fn way(&self) -> Option<Through> {
+        self.0.way
     }
 
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-impl Idle {
-    pub(super) fn new(endpoints: usize) -> Self {
-        Self { endpoints: (0..endpoints).map(|_| RefCell::default()).collect() }
-    }
-
-    /// A connection that is still open, if one was kept.
-    pub(super) fn take(&self, endpoint: usize, idle_time: Duration) -> Option<Connection> {
-        loop {
-            let mut connection = self.endpoints[endpoint].borrow_mut().pop_back()?;
-            if connection.0.idle_since.elapsed() < idle_time && connection.is_alive() {
-                return Some(connection);
-            }
-        }
-    }
-
-    /// A tunnel through this egress proxy.
-    pub(super) fn take_through(
-        &self,
-        endpoint: usize,
-        way: Through,
-        idle_time: Duration,
-    ) -> Option<Connection> {
-        let mut idle = self.endpoints[endpoint].borrow_mut();
-        while let Some(at) = idle.iter().rposition(|connection| connection.0.way == Some(way)) {
-            let mut connection = idle.remove(at)?;
-            if connection.0.idle_since.elapsed() < idle_time && connection.is_alive() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    /// Keeps a connection whose exchange is over, if another can follow on it.
-    pub(super) fn put(&self, mut connection: Connection, at_most: usize) {
+    /// Its exchange is over. Whether another one can follow.
+    pub(super) fn rest(&mut self) -> bool {
         // Its try is over, whether the connection can be kept or not.
-        connection.0.in_flight = None;
-        if at_most == 0 || !connection.0.exchange.is_at_rest() {
-            return;
+        self.0.in_flight = None;
+        if !self.0.exchange.is_at_rest() {
+            return false;
         }
-        connection.0.exchange.rest();
-        connection.0.idle_since = Instant::now();
-        connection.0.permit = None;
-        let mut idle = self.endpoints[connection.0.endpoint].borrow_mut();
-        if idle.len() >= at_most {
-            idle.pop_front();
-        }
-        idle.push_back(connection);
+        self.0.exchange.rest();
+        self.0.idle_since = Instant::now();
+        self.0.permit = None;
+        true
     }
 
-    /// Closes what was idle for too long.
-    pub(super) fn reap(&self, idle_time: Duration) {
-        for endpoint in &self.endpoints {
-            let mut idle = endpoint.borrow_mut();
-            while idle
-                .front()
-                .is_some_and(|connection| connection.0.idle_since.elapsed() >= idle_time)
-            {
-                idle.pop_front();
-            }
-        }
-    }
-}
-
-/// Trouble of this process or machine: no evidence about the app.
-pub(super) fn is_our_own(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let ours = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::ADDRNOTAVAIL,
-        Errno::ACCESS,
-        Errno::PERM,
-    ];
-    error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-/// The error in words, without the number the system gives it.
-pub(super) fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        io::ErrorKind::TimedOut => "connection timed out".to_owned(),
-        io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        _ => error.to_string(),
+    /// Whether nothing has come while it was idle.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.0.exchange.stream().is_quiet()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bulkhead::Of, http1::Fault, request_body::Progress};
+use super::{bulkhead::Of, fault::Fault, request_body::Progress};
 use crate::{
     store::{Certainty, Reason},
     tls::client::is_refusal_of_ours,

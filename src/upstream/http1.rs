@@ -32,21 +32,7 @@ use self::{
     response_head::{Head, Parsed, Place},
     sending::{Framing, SendFault, Sending},
 };
-use super::request_body::RequestBody;
-
-/// Why an exchange came to nothing, or its answer broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The client did not send its body to the end: its own fault, noted where the body is read.
-    #[error("the client broke off its request")]
-    Client,
-    #[error("{0}")]
-    Invalid(&'static str),
-    #[error("the connection was closed before the answer was whole")]
-    Closed,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
+use super::{fault::Fault, request_body::RequestBody};
 
 /// See the module.
 pub(super) struct Exchange<S> {

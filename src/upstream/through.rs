@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 
 use super::{
     Connections, Stream, UpstreamError,
-    connection::{Connection, is_our_own, plain},
+    connection::Connection,
+    dial::{is_our_own, plain},
     request_body::{Outgoing, Progress, RequestBody},
 };
 use crate::{
