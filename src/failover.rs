@@ -19,6 +19,7 @@ use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
@@ -173,6 +174,12 @@ impl Failover {
             // In a box: hardly any answer has it, and every request would carry the room for it.
             Box::pin(veto::hear(route, store, status, response.headers_mut())).await;
         }
+    }
+
+    /// Keeps connections open where that is configured. Runs until dropped.
+    pub async fn keep_open(&self) {
+        join_all(self.0.connections.iter().map(Connections::keep_open)).await;
+        std::future::pending().await
     }
 
     /// Closes connections that were idle for too long.

@@ -18,8 +18,12 @@ mod error;
 mod fault;
 pub mod health;
 mod http1;
+mod http2;
 mod in_flight;
+mod keep_open;
 mod last_look;
+mod open;
+mod places;
 mod pool;
 pub mod request_body;
 pub mod resolve;
@@ -31,6 +35,7 @@ mod stream;
 mod switches;
 mod through;
 mod tries;
+mod way_in;
 
 use std::{
     collections::BTreeMap,

@@ -4,6 +4,7 @@
 
 mod answer;
 mod backup;
+mod connections;
 mod egress;
 mod headers;
 mod replay;

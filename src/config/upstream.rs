@@ -1,13 +1,16 @@
 //! `[upstream.NAME]`: an app, its addresses and how patient we are with it.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    time::Duration,
+};
 
 use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    UpstreamTlsConfig,
+    Http2, UpstreamTlsConfig,
     endpoints::{Balance, EjectionConfig, ResolverConfig, RetryBudgetConfig},
     units,
 };
@@ -52,8 +55,11 @@ pub struct UpstreamConfig {
     pub health: HealthConfig,
     /// When the app counts as down, and when it is tried again.
     pub breaker: BreakerConfig,
-    /// Connections kept open to the app.
+    /// Connections to the app.
     pub connections: ConnectionsConfig,
+    /// Where HTTP/2 is spoken to the app: `"alpn"` where TLS agrees on it, `"prior_knowledge"` always, in clear too,
+    /// `"never"`. WebSockets have connections of their own, in HTTP/1.1.
+    pub http2: Http2,
     /// TLS to the app; for endpoints that begin with `https://`.
     pub tls: Option<UpstreamTlsConfig>,
     /// Which endpoint gets a request, where there are several.
@@ -134,16 +140,54 @@ pub struct SlowConfig {
     pub of_last: usize,
 }
 
-/// `[upstream.NAME.connections]`
+/// `[upstream.NAME.connections]`: each worker has connections of its own to each endpoint.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionsConfig {
-    /// Idle connections kept, per worker and endpoint.
+    /// Most connections that take requests, per worker and endpoint; with HTTP/2 one is enough. Absent: as many as the
+    /// requests need.
+    pub max: Option<NonZeroUsize>,
+    /// Requests that may wait, `connect_timeout` at most, for one of `max` connections, per worker and endpoint.
+    pub queue: usize,
+    /// Requests after which a connection is replaced. Absent: no limit.
+    pub max_requests: Option<NonZeroU64>,
+    /// Connections opened at the start, and opened again when they are gone, per worker and endpoint.
+    pub keep_open: usize,
+    /// Idle HTTP/1.1 connections kept, per worker and endpoint.
     pub idle: usize,
     /// Longest idle time of a kept connection; must be shorter than the app's own keep-alive time.
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub idle_time: Duration,
+    /// How long after its last use a connection is believed to be there still. After that a request which may not be
+    /// sent twice gets a fresh one, and an HTTP/2 connection must answer a ping first.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub trust_idle: Duration,
+    /// Silence after which TCP asks whether the other end is still there; `0s`: never.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub tcp_keepalive: Duration,
+    /// Silence on an HTTP/2 connection after which the app gets a ping; `0s`: never.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ping: Duration,
+    /// Longest time for the answer to a ping: without one the connection is over, and all that is on it.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ping_timeout: Duration,
+}
+
+impl ConnectionsConfig {
+    /// How long after its last use any request may go on a connection.
+    pub fn trusted(&self) -> Duration {
+        self.trust_idle.min(self.usable())
+    }
+
+    /// The same for a request that may be sent twice. What is kept open is used however old it is.
+    pub fn usable(&self) -> Duration {
+        if self.keep_open > 0 { Duration::MAX } else { self.idle_time }
+    }
 }
 
 /// Whether an endpoint is reached over TLS.
@@ -200,6 +244,7 @@ impl Default for UpstreamConfig {
             health: HealthConfig::default(),
             breaker: BreakerConfig::default(),
             connections: ConnectionsConfig::default(),
+            http2: Http2::default(),
             tls: None,
             balance: Balance::default(),
             ejection: EjectionConfig::default(),
@@ -235,7 +280,18 @@ impl Default for BreakerConfig {
 
 impl Default for ConnectionsConfig {
     fn default() -> Self {
-        Self { idle: 128, idle_time: Duration::from_secs(4) }
+        Self {
+            max: None,
+            queue: 1024,
+            max_requests: None,
+            keep_open: 0,
+            idle: 128,
+            idle_time: Duration::from_secs(4),
+            trust_idle: Duration::from_secs(4),
+            tcp_keepalive: Duration::from_secs(60),
+            ping: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(10),
+        }
     }
 }
 

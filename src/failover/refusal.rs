@@ -115,6 +115,11 @@ fn no_answer(error: &UpstreamError, certainty: Certainty) -> Problem {
             "Too many requests of this kind are in flight",
             ProxyError::ConnectionLimitReached,
         ),
+        UpstreamError::Crowded { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "All connections to the app are in use",
+            ProxyError::ConnectionLimitReached,
+        ),
         UpstreamError::Timeout { .. } => (
             StatusCode::GATEWAY_TIMEOUT,
             "The app did not answer in time",

@@ -62,7 +62,12 @@ async fn work(setup: Setup) -> io::Result<()> {
         }
     };
     let reloads = async {
-        while shared.changed().await.is_ok() {
+        loop {
+            let now = failover.now();
+            tokio::select! {
+                changed = shared.changed() => if changed.is_err() { break },
+                () = now.keep_open() => {}
+            }
             let next = Arc::clone(&shared.borrow_and_update());
             failover.replace(next);
         }

@@ -62,12 +62,38 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.connect_with(self.files.current(), stream, host).await
+    }
+
+    /// The same, for what HTTP/2 cannot carry.
+    pub async fn connect_for_http1<S>(
+        &self,
+        stream: S,
+        host: &str,
+    ) -> Result<TlsStream<S>, HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut config = (*self.files.current()).clone();
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
+        self.connect_with(Arc::new(config), stream, host).await
+    }
+
+    async fn connect_with<S>(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: S,
+        host: &str,
+    ) -> Result<TlsStream<S>, HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let ours = |cause: String| HandshakeFault::Ours { name: host.to_owned(), cause };
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => server_name(host).map_err(|fault| ours(fault.to_string()))?,
         };
-        let connector = TlsConnector::from(self.files.current());
+        let connector = TlsConnector::from(config);
         connector.connect(name, stream).await.map_err(|error| match of_tls(&error) {
             Some(tls) if is_of_configuration(tls) => ours(tls.to_string()),
             _ => HandshakeFault::Theirs(error.to_string()),

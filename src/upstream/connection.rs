@@ -1,11 +1,13 @@
-//! One connection to an endpoint: opened, lent to an exchange at a time. The only place that connects to the app.
+//! What one exchange has of the way to its endpoint: a connection of HTTP/1.1 for itself, or a stream of one that speaks
+//! HTTP/2.
 //!
-//! A connection is driven by whoever waits for its answer: no task of its own, no hand-over.
+//! It is driven by whoever waits for its answer: no task for a request, no hand-over.
 
 use std::{
     future::poll_fn,
     net::SocketAddr,
-    sync::atomic::Ordering,
+    num::NonZeroU64,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,23 +18,25 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{
-    Stream, Upstream, UpstreamError,
-    dial::{dial, is_our_own, plain},
+    Stream,
     endpoint::Addresses,
     fault::Fault,
-    http1::Exchange,
+    http1, http2,
     in_flight::InFlight,
+    places::Place,
     request_body::Outgoing,
 };
 use crate::egress::{Permit, Through};
 
-/// One connection to one endpoint. In a box: it changes hands with every exchange.
+/// See the module. In a box: it changes hands with every exchange.
 pub(super) struct Connection(Box<Open>);
 
 struct Open {
-    exchange: Exchange<Stream>,
+    exchange: Exchange,
     endpoint: usize,
     idle_since: Instant,
+    /// Requests so far.
+    requests: u64,
     /// Where it leads, and how often the endpoint's addresses had changed when that was known to be right.
     peer: Option<SocketAddr>,
     changes: u64,
@@ -42,65 +46,61 @@ struct Open {
     way: Option<Through>,
     /// Leave to use that proxy, as long as the present exchange lasts.
     permit: Option<Permit>,
+    /// Its place among the connections of its endpoint.
+    _place: Option<Place>,
+}
+
+enum Exchange {
+    Http1(http1::Exchange<Stream>),
+    Http2(Box<http2::Exchange>),
 }
 
 impl Connection {
-    /// Opens a connection to the first address of the endpoint that takes one.
-    pub(super) async fn open(upstream: &Upstream, endpoint: usize) -> Result<Self, UpstreamError> {
-        let target = upstream.endpoints.get(endpoint);
-        let limit = upstream.config.connect_timeout;
-        let deadline = Instant::now() + limit;
-        let addresses =
-            target.addresses.get(limit).await.map_err(|error| UpstreamError::Ourselves {
-                cause: format!("cannot resolve {}: {error}", target.authority),
-            })?;
-        let failed = |cause: String| {
-            target.addresses.doubt();
-            UpstreamError::Connect { endpoint: target.authority.clone(), cause }
-        };
-        let changes = target.addresses.changes();
-        let turn = target.opened.fetch_add(1, Ordering::Relaxed);
-        let stream = match tokio::time::timeout_at(deadline, dial(&addresses, turn)).await {
-            Ok(Ok(stream)) => {
-                // A failure here only costs latency.
-                stream.set_nodelay(true).ok();
-                stream
-            }
-            Ok(Err(error)) if is_our_own(&error) => {
-                return Err(UpstreamError::Ourselves { cause: error.to_string() });
-            }
-            Ok(Err(error)) => return Err(failed(plain(&error))),
-            Err(_) => return Err(failed(format!("no connection within {limit:?}"))),
-        };
-        let peer = stream.peer_addr().ok().filter(|_| target.named);
-        let stream =
-            match tokio::time::timeout_at(deadline, upstream.secure(stream, endpoint)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(UpstreamError::Connect { cause, .. })) => return Err(failed(cause)),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(failed(format!("no TLS within {limit:?}"))),
-            };
-        Ok(Self::over(stream, endpoint, peer, changes))
+    /// A connection of HTTP/1.1.
+    pub(super) fn over(
+        stream: Stream,
+        endpoint: usize,
+        peer: Option<SocketAddr>,
+        changes: u64,
+        place: Option<Place>,
+    ) -> Self {
+        let exchange = Exchange::Http1(http1::Exchange::new(stream));
+        Self::new(exchange, endpoint, peer, changes, place)
     }
 
-    fn over(stream: Stream, endpoint: usize, peer: Option<SocketAddr>, changes: u64) -> Self {
-        let exchange = Exchange::new(stream);
-        let idle_since = Instant::now();
+    /// A stream of HTTP/2.
+    pub(super) fn on(link: &Rc<http2::Link>, endpoint: usize, exchange: http2::Exchange) -> Self {
+        let mut stream = Self::new(Exchange::Http2(Box::new(exchange)), endpoint, None, 0, None);
+        stream.0.way = link.way();
+        // Its own is counted already, and once more when it is sent.
+        stream.0.requests = link.requests().saturating_sub(1);
+        stream
+    }
+
+    fn new(
+        exchange: Exchange,
+        endpoint: usize,
+        peer: Option<SocketAddr>,
+        changes: u64,
+        place: Option<Place>,
+    ) -> Self {
         Self(Box::new(Open {
             exchange,
             endpoint,
-            idle_since,
+            idle_since: Instant::now(),
+            requests: 0,
             peer,
             changes,
             in_flight: None,
             way: None,
             permit: None,
+            _place: place,
         }))
     }
 
     /// One by way of an egress proxy.
     pub(super) fn through(stream: Stream, endpoint: usize, way: Through) -> Self {
-        let mut connection = Self::over(stream, endpoint, None, 0);
+        let mut connection = Self::over(stream, endpoint, None, 0, None);
         connection.0.way = Some(way);
         connection
     }
@@ -139,21 +139,46 @@ impl Connection {
     /// Takes the request, sends it and waits for the head of its answer. After a fault it is there again, if it can be
     /// sent once more: whether it may be is not decided here.
     pub(super) async fn send(&mut self, request: &mut Outgoing) -> Result<Response<()>, Fault> {
-        let exchange = &mut self.0.exchange;
-        match request.take() {
-            Some(request) => exchange.begin(request),
-            None => return Err(Fault::Invalid("there is nothing to send")),
+        let Some(taken) = request.take() else {
+            return Err(Fault::Invalid("there is nothing to send"));
+        };
+        self.0.requests += 1;
+        match &mut self.0.exchange {
+            Exchange::Http1(exchange) => {
+                exchange.begin(taken);
+                let answer = poll_fn(|cx| exchange.poll_answer(cx)).await;
+                if answer.is_err() {
+                    *request = exchange.take_again();
+                }
+                answer
+            }
+            Exchange::Http2(exchange) => {
+                exchange.begin(taken);
+                let answer = poll_fn(|cx| exchange.poll_answer(cx)).await;
+                if answer.is_err() {
+                    *request = exchange.take_again();
+                }
+                answer
+            }
         }
-        let answer = poll_fn(|cx| exchange.poll_answer(cx)).await;
-        if answer.is_err() {
-            *request = exchange.take_again();
-        }
-        answer
     }
 
-    /// Bytes of the present request that left.
-    pub(super) fn written(&self) -> u64 {
-        self.0.exchange.written()
+    /// Whether anything of the present request can have reached the app.
+    pub(super) fn may_have_left(&self) -> bool {
+        match &self.0.exchange {
+            Exchange::Http1(exchange) => exchange.written() > 0,
+            Exchange::Http2(exchange) => exchange.may_have_left(),
+        }
+    }
+
+    /// Others may share it.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.0.exchange, Exchange::Http2(_))
+    }
+
+    /// It has served others before.
+    pub(super) fn was_used(&self) -> bool {
+        self.0.requests > 0
     }
 
     /// The next piece of the answer's body; sends on what is left of the request.
@@ -161,25 +186,40 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.0.exchange.poll_body(cx)
+        match &mut self.0.exchange {
+            Exchange::Http1(exchange) => exchange.poll_body(cx),
+            Exchange::Http2(exchange) => exchange.poll_body(cx),
+        }
     }
 
     /// The whole body, if it came with the head.
     pub(super) fn take_body_here(&mut self) -> Option<Bytes> {
-        self.0.exchange.take_body_here()
+        match &mut self.0.exchange {
+            Exchange::Http1(exchange) => exchange.take_body_here(),
+            Exchange::Http2(exchange) => exchange.is_answer_over().then(Bytes::new),
+        }
     }
 
     pub(super) fn is_answer_over(&self) -> bool {
-        self.0.exchange.is_answer_over()
+        match &self.0.exchange {
+            Exchange::Http1(exchange) => exchange.is_answer_over(),
+            Exchange::Http2(exchange) => exchange.is_answer_over(),
+        }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.0.exchange.size_hint()
+        match &self.0.exchange {
+            Exchange::Http1(exchange) => exchange.size_hint(),
+            Exchange::Http2(exchange) => exchange.size_hint(),
+        }
     }
 
-    /// What follows a 101: the stream, and the bytes that came with the head.
-    pub(super) fn into_tunnel(self) -> (Stream, Bytes) {
-        self.0.exchange.into_tunnel()
+    /// What follows a 101: the stream, and the bytes that came with the head. HTTP/2 has no such thing.
+    pub(super) fn into_tunnel(self) -> Option<(Stream, Bytes)> {
+        match self.0.exchange {
+            Exchange::Http1(exchange) => Some(exchange.into_tunnel()),
+            Exchange::Http2(_) => None,
+        }
     }
 
     /// For how long nobody has used it.
@@ -193,13 +233,15 @@ impl Connection {
     }
 
     /// Its exchange is over. Whether another one can follow.
-    pub(super) fn rest(&mut self) -> bool {
+    pub(super) fn rest(&mut self, most_requests: Option<NonZeroU64>) -> bool {
         // Its try is over, whether the connection can be kept or not.
         self.0.in_flight = None;
-        if !self.0.exchange.is_at_rest() {
-            return false;
+        let is_used_up = most_requests.is_some_and(|most| self.0.requests >= most.get());
+        match &mut self.0.exchange {
+            Exchange::Http1(exchange) if !is_used_up && exchange.is_at_rest() => exchange.rest(),
+            // A stream is for one exchange; others begin theirs.
+            Exchange::Http1(_) | Exchange::Http2(_) => return false,
         }
-        self.0.exchange.rest();
         self.0.idle_since = Instant::now();
         self.0.permit = None;
         true
@@ -207,6 +249,9 @@ impl Connection {
 
     /// Whether nothing has come while it was idle.
     pub(super) fn is_alive(&mut self) -> bool {
-        self.0.exchange.stream().is_quiet()
+        match &mut self.0.exchange {
+            Exchange::Http1(exchange) => exchange.stream().is_quiet(),
+            Exchange::Http2(_) => false,
+        }
     }
 }

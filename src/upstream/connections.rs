@@ -20,7 +20,7 @@ use super::{
     balance::{Lot, Set},
     connection::Connection,
     endpoint::Chosen,
-    pool::Idle,
+    pool::Pool,
     request_body::{Outgoing, Progress, RequestBody},
     retry_budget::RetryBudget,
     tries::Resend,
@@ -32,7 +32,7 @@ pub struct Connections(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) idle: Idle,
+    pub(super) pool: Pool,
     pub(super) timers: Timers,
     pub(super) lot: Lot,
     pub(super) budget: RefCell<RetryBudget>,
@@ -67,11 +67,11 @@ pub struct Tunnel {
 
 impl Connections {
     pub fn new(upstream: Arc<Upstream>) -> Self {
-        let idle = Idle::new(upstream.endpoints.len());
+        let pool = Pool::new(&upstream.endpoints, &upstream.config);
         let budget = RetryBudget::new(upstream.config.retry_budget.clone(), Instant::now());
         let budget = RefCell::new(budget);
         let (lot, timers, turn) = (Lot::by_chance(), Timers::default(), Cell::new(0));
-        Self(Rc::new(Inner { upstream, idle, timers, lot, budget, turn }))
+        Self(Rc::new(Inner { upstream, pool, timers, lot, budget, turn }))
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {
@@ -84,7 +84,7 @@ impl Connections {
 
     /// Closes connections that were idle for too long.
     pub fn reap(&self) {
-        self.0.idle.reap(self.0.upstream.config.connections.idle_time);
+        self.0.pool.reap(&self.0.upstream.config.connections);
     }
 
     /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.
@@ -138,7 +138,11 @@ impl Connections {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok((self.with_body(response, connection), None));
         }
-        let (stream, first) = connection.into_tunnel();
+        let Some((stream, first)) = connection.into_tunnel() else {
+            let endpoint = self.0.upstream.name.to_string();
+            let cause = "it switched protocols where it cannot".to_owned();
+            return Err(UpstreamError::Invalid { endpoint, cause });
+        };
         Ok((response.map(|()| AnswerBody::none()), Some(Tunnel { stream, first })))
     }
 
@@ -213,18 +217,6 @@ impl Connections {
         upstream.endpoints.choose(&upstream.config, tried, &self.0.lot)
     }
 
-    /// A connection that was kept, is still open and still leads to the endpoint.
-    pub(super) fn take_kept(&self, endpoint: usize) -> Option<Connection> {
-        let upstream = &self.0.upstream;
-        let idle_time = upstream.config.connections.idle_time;
-        loop {
-            let mut kept = self.0.idle.take(endpoint, idle_time)?;
-            if kept.leads_to(&upstream.endpoints.get(endpoint).addresses) {
-                return Some(kept);
-            }
-        }
-    }
-
     /// Sends on one connection. After an error the request is there again, if it can be sent once more.
     pub(super) async fn send_on(
         &self,
@@ -241,7 +233,7 @@ impl Connections {
                 }
                 let endpoint =
                     self.0.upstream.endpoints.get(connection.endpoint()).authority.clone();
-                let sent = connection.written() > 0;
+                let sent = connection.may_have_left();
                 Err(UpstreamError::from_exchange(endpoint, &fault, sent, progress))
             }
         }
@@ -257,7 +249,7 @@ impl Connections {
     }
 
     pub(super) fn put_back(&self, connection: Connection) {
-        self.0.idle.put(connection, self.0.upstream.config.connections.idle);
+        self.0.pool.to(connection.endpoint()).put(connection, &self.0.upstream.config.connections);
     }
 }
 

@@ -36,6 +36,9 @@ pub enum UpstreamError {
     /// No place in a bulkhead: no failure of the app.
     #[error("{limit} requests of this {of} are in flight")]
     Full { limit: usize, of: Of },
+    /// There may be no more connections, and none became free: no failure of the app.
+    #[error("no connection to {endpoint} is free: {cause}")]
+    Crowded { endpoint: String, cause: String },
 }
 
 impl UpstreamError {
@@ -45,7 +48,8 @@ impl UpstreamError {
             Self::Connect { .. }
             | Self::Ourselves { .. }
             | Self::BreakerOpen { .. }
-            | Self::Full { .. } => Certainty::NotSent,
+            | Self::Full { .. }
+            | Self::Crowded { .. } => Certainty::NotSent,
             Self::Reset { sent: false, .. } | Self::NoWayOut { sent: false, .. } => {
                 Certainty::NotSent
             }
@@ -65,6 +69,7 @@ impl UpstreamError {
                 | Self::Ourselves { .. }
                 | Self::NoWayOut { .. }
                 | Self::Full { .. }
+                | Self::Crowded { .. }
         )
     }
 
@@ -74,7 +79,9 @@ impl UpstreamError {
             Self::Connect { .. } => Some(Reason::ConnectFailed),
             Self::Timeout { .. } => Some(Reason::TimedOut),
             Self::Reset { .. } | Self::Invalid { .. } => Some(Reason::Reset),
-            Self::BreakerOpen { .. } | Self::Full { .. } => Some(Reason::BreakerOpen),
+            Self::BreakerOpen { .. } | Self::Full { .. } | Self::Crowded { .. } => {
+                Some(Reason::BreakerOpen)
+            }
             Self::NoWayOut { .. } => Some(Reason::NoWayOut),
             Self::Client { .. } | Self::Ourselves { .. } => None,
         }
@@ -98,7 +105,11 @@ impl UpstreamError {
             Fault::Io(error) if is_refusal_of_ours(error) => {
                 Self::Ourselves { cause: format!("TLS with {endpoint}: {error}") }
             }
-            Fault::Closed | Fault::Io(_) => {
+            // What the app sent is not HTTP/2.
+            Fault::Http2(error) if error.is_library() => {
+                Self::Invalid { endpoint, cause: error.to_string() }
+            }
+            Fault::Closed | Fault::Io(_) | Fault::Http2(_) => {
                 Self::Reset { endpoint, cause: fault.to_string(), sent }
             }
         }

@@ -14,4 +14,7 @@ pub enum Fault {
     Closed,
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Of a stream, or of the whole connection.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
 }

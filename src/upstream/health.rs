@@ -10,6 +10,7 @@ use http::{Method, Request, StatusCode};
 use super::{
     Condition, Connections, in_flight,
     request_body::{Progress, RequestBody},
+    tries::How,
 };
 
 /// Runs until dropped. At start it asks once whether the app answers at all; then only while something is down, unless
@@ -81,6 +82,9 @@ async fn answers(connections: &Connections, endpoint: usize) -> bool {
     }
 }
 
+/// Nobody waits for a question; the next one follows.
+const HOW: How = How { fresh: false, twice: false };
+
 /// One question, past the breaker and the choice of endpoints.
 async fn ask(connections: &Connections, endpoint: usize, method: Method) -> Option<StatusCode> {
     let upstream = connections.upstream();
@@ -96,7 +100,7 @@ async fn ask(connections: &Connections, endpoint: usize, method: Method) -> Opti
     progress.set_whole();
     let limit: Duration = upstream.config.health.timeout;
     let mut request = Some(request);
-    let sent = connections.send_to(endpoint, &mut request, &progress, false);
+    let sent = connections.send_to(endpoint, &mut request, &progress, HOW);
     let (answer, connection) = tokio::time::timeout(limit, sent).await.ok()?.ok()?;
     let answer = connections.with_body(answer, connection);
     upstream.look_for_proxy(answer.headers());

@@ -26,6 +26,7 @@ use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+pub(super) use self::request_head::may_be_trailer;
 use self::{
     decoder::{Decoded, Decoder},
     queue::Queue,

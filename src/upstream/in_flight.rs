@@ -44,7 +44,7 @@ impl InFlight {
 
     /// There was no answer. Only what the app is to blame for counts against the endpoint.
     pub(super) fn failed(&mut self, error: &UpstreamError) {
-        if error.reason().is_some() {
+        if error.blames_the_app() {
             self.told = true;
             self.home.upstream().endpoint_failed(self.chosen, self.began, &error.to_string());
         }

@@ -8,7 +8,7 @@ use crate::{
     config::{Http2, UpstreamConfig, is_https},
     tls::{
         Reloaded, TlsFault, TlsStatus,
-        client::{ClientTls, HandshakeFault},
+        client::{ClientTls, HandshakeFault, speaks_http2},
     },
 };
 
@@ -20,7 +20,7 @@ pub(super) fn load(name: &str, config: &UpstreamConfig) -> Tls {
     let is_used = config.endpoints.iter().any(|endpoint| is_https(endpoint));
     is_used.then(|| {
         let tls = config.tls.clone().unwrap_or_default();
-        let loaded = ClientTls::load(name, &tls, Http2::Never);
+        let loaded = ClientTls::load(name, &tls, config.http2);
         if let Err(fault) = &loaded {
             tracing::error!(upstream = name, %fault, "no TLS with the app");
         }
@@ -29,15 +29,18 @@ pub(super) fn load(name: &str, config: &UpstreamConfig) -> Tls {
 }
 
 impl Upstream {
-    /// The connection as the endpoint wants it: in clear, or with the handshake over. The caller bounds the time.
+    /// The connection as the endpoint wants it: in clear, or with the handshake over; and whether HTTP/2 is spoken on it.
+    /// The caller bounds the time.
     pub(super) async fn secure(
         &self,
         stream: TcpStream,
         endpoint: usize,
-    ) -> Result<Stream, UpstreamError> {
+        http1: bool,
+    ) -> Result<(Stream, bool), UpstreamError> {
+        let is_known = self.config.http2 == Http2::PriorKnowledge && !http1;
         let target = self.endpoints.get(endpoint);
         if !target.over_tls {
-            return Ok(Stream::Plain(stream));
+            return Ok((Stream::Plain(stream), is_known));
         }
         let ours = |cause: String| UpstreamError::Ourselves { cause };
         let tls = match &self.tls {
@@ -45,8 +48,16 @@ impl Upstream {
             Some(Err(fault)) => return Err(ours(fault.to_string())),
             None => return Err(ours(format!("no TLS for {}", target.authority))),
         };
-        match tls.connect(stream, target.host()).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        let connected = if http1 {
+            tls.connect_for_http1(stream, target.host()).await
+        } else {
+            tls.connect(stream, target.host()).await
+        };
+        match connected {
+            Ok(stream) => {
+                let is_agreed = speaks_http2(&stream);
+                Ok((Stream::Tls(Box::new(stream)), is_known || is_agreed))
+            }
             Err(fault @ HandshakeFault::Ours { .. }) => Err(ours(fault.to_string())),
             Err(HandshakeFault::Theirs(cause)) => {
                 let cause = format!("no TLS: {cause}");

@@ -4,21 +4,24 @@
 //! when none is left the trouble is ours and no outage of the app. Through a pool the endpoints take turns; which of
 //! them is well cannot be told from the proxy that leads to it.
 
+use std::rc::Rc;
+
 use http::{
     HeaderValue, Request, Response, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Connections, Stream, UpstreamError,
     connection::Connection,
     dial::{is_our_own, plain},
+    open::{open_within, prepare},
     request_body::{Outgoing, Progress, RequestBody},
 };
 use crate::{
     config::Tunnel,
-    egress::{Job, Lane, NoWayOut, OwnWord, Permit, Pool, Proxy, Refused, connect, own_word},
+    egress::{Job, Lane, NoWayOut, OwnWord, Permit, Pool, Proxy, Refused, Through, connect, own_word},
     store::Certainty,
 };
 
@@ -84,8 +87,8 @@ impl Connections {
             *request = None;
             return Err(UpstreamError::Ourselves { cause: error.to_string() });
         }
-        let (way, idle_time) = (permit.through(), upstream.config.connections.idle_time);
-        let kept = is_tunnel.then(|| self.0.idle.take_through(endpoint, way, idle_time)).flatten();
+        let (way, http1) = (permit.through(), asked.headers().contains_key(header::UPGRADE));
+        let kept = if is_tunnel { self.take_kept_through(endpoint, way, http1).await } else { None };
         if let Some(kept) = kept {
             if !permit.is_valid() {
                 return Err(gone(&permit));
@@ -100,8 +103,8 @@ impl Connections {
                 }
             }
         }
-        let stream = match self.open_through(&permit, endpoint, is_tunnel).await {
-            Ok(stream) => stream,
+        let fresh = match self.open_through(&permit, endpoint, is_tunnel, http1).await {
+            Ok(fresh) => fresh,
             Err(Trouble::Ours(cause)) => {
                 *request = None;
                 return Err(UpstreamError::Ourselves { cause });
@@ -113,7 +116,6 @@ impl Connections {
                 return Err(no_way_out(&permit, &cause));
             }
         };
-        let fresh = Connection::through(stream, endpoint, way);
         // The last look before its first byte: who is retired gets nothing any more.
         if !permit.is_valid() {
             return Err(gone(&permit));
@@ -131,13 +133,36 @@ impl Connections {
         }
     }
 
+    /// A tunnel through this proxy that is there already: a stream of it, where HTTP/2 is spoken.
+    async fn take_kept_through(
+        &self,
+        endpoint: usize,
+        way: Through,
+        http1: bool,
+    ) -> Option<Connection> {
+        let (to, config) = (self.0.pool.to(endpoint), &self.upstream().config.connections);
+        let ping_timeout = config.ping_timeout.min(self.upstream().config.connect_timeout);
+        while to.may_be_http2()
+            && !http1
+            && let Some(link) = to.link_through(way)
+        {
+            if link.was_heard_within(config.trust_idle)
+                || link.is_there(Instant::now() + ping_timeout).await
+            {
+                return Some(self.stream_on(&link, endpoint));
+            }
+        }
+        to.take_idle_through(way, config.trusted())
+    }
+
     /// A connection to the proxy, and through it to the app where it is a tunnel.
     async fn open_through(
         &self,
         permit: &Permit,
         endpoint: usize,
         is_tunnel: bool,
-    ) -> Result<Stream, Trouble> {
+        http1: bool,
+    ) -> Result<Connection, Trouble> {
         let upstream = &self.0.upstream;
         let authority = &upstream.endpoints.get(endpoint).authority;
         let limit = upstream.config.connect_timeout;
@@ -151,9 +176,10 @@ impl Connections {
             Err(error) if is_our_own(&error) => return Err(Trouble::Ours(error.to_string())),
             Err(error) => return Err(Trouble::OfTheProxy(plain(&error))),
         };
-        stream.set_nodelay(true).ok();
+        prepare(&stream, upstream.config.connections.tcp_keepalive);
+        let way = permit.through();
         if !is_tunnel {
-            return Ok(Stream::Plain(stream));
+            return Ok(Connection::through(Stream::Plain(stream), endpoint, way));
         }
         if !permit.is_valid() {
             return Err(Trouble::Gone);
@@ -167,12 +193,21 @@ impl Connections {
             },
         )?;
         // Within the tunnel it is the app that speaks, or fails to; nothing of the request has left yet.
-        match tokio::time::timeout(limit, upstream.secure(stream, endpoint)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(UpstreamError::Connect { cause, .. })) => Err(Trouble::NotReached(cause)),
-            Ok(Err(error)) => Err(Trouble::Ours(error.to_string())),
-            Err(_) => Err(Trouble::NotReached(format!("no TLS within {limit:?}"))),
+        let of_error = |error| match error {
+            UpstreamError::Connect { cause, .. } => Trouble::NotReached(cause),
+            error => Trouble::Ours(error.to_string()),
+        };
+        let late = |_| Trouble::NotReached(format!("no TLS within {limit:?}"));
+        let secured = tokio::time::timeout(limit, upstream.secure(stream, endpoint, http1)).await;
+        let (stream, is_http2) = secured.map_err(late)?.map_err(of_error)?;
+        if !is_http2 {
+            return Ok(Connection::through(stream, endpoint, way));
         }
+        let (to, deadline) = (self.0.pool.to(endpoint), Instant::now() + limit);
+        let link = open_within(upstream, stream, endpoint, &to.places, way, deadline).await;
+        let link = link.map_err(of_error)?;
+        to.add_link(Rc::clone(&link));
+        Ok(self.stream_on(&link, endpoint))
     }
 }
 

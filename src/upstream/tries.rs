@@ -3,7 +3,7 @@
 //! What was certainly not sent goes on, whatever its method. What may have been applied is sent again only if its method
 //! is idempotent (RFC 9110, 9.2.2), its body can be read again and its client waits. The retry budget bounds both.
 
-use http::Response;
+use http::{Response, header::UPGRADE};
 use tokio::time::Instant;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     balance::Set,
     connection::Connection,
     in_flight::InFlight,
+    pool::Wanted,
     request_body::{Outgoing, Progress},
 };
 use crate::store::Certainty;
@@ -21,6 +22,15 @@ pub(super) enum Resend {
     Idempotent,
     /// Each sending is decided and recorded by the caller.
     Never,
+}
+
+/// On which connections a try may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct How {
+    /// Only on a fresh one.
+    pub(super) fresh: bool,
+    /// On one, too, that may be cut: it may be sent twice.
+    pub(super) twice: bool,
 }
 
 /// What a try came to where there is no answer: why, and whether it was on a kept connection.
@@ -50,7 +60,8 @@ impl Connections {
         self.0.budget.borrow_mut().earn();
         while let Some(chosen) = self.choose(&tries.tried) {
             let mut in_flight = InFlight::begin(self, chosen, progress);
-            match self.send_to(chosen.endpoint, request, progress, tries.fresh).await {
+            let how = How { fresh: tries.fresh, twice: tries.may_resend };
+            match self.send_to(chosen.endpoint, request, progress, how).await {
                 Ok((response, mut connection)) => {
                     if let Some(in_flight) = &mut in_flight {
                         in_flight.answered(response.status());
@@ -79,7 +90,7 @@ impl Connections {
         endpoint: usize,
         request: &mut Outgoing,
         progress: &Progress,
-        fresh: bool,
+        how: How,
     ) -> Result<(Response<()>, Connection), Failed> {
         let failed = |error| Failed { error, kept: false };
         // What is rare is in a box: a future is as large as the largest that it may wait for, and each request has one.
@@ -88,17 +99,46 @@ impl Connections {
             *request = None;
             return sent.map_err(failed);
         }
-        if !fresh && let Some(kept) = self.take_kept(endpoint) {
+        let mut fresh = how.fresh;
+        if !fresh && let Some(kept) = self.take_trusted(endpoint) {
             match self.send_on(kept, request, progress).await {
                 // The app had closed it meanwhile and took nothing: a fresh connection will tell.
                 Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {}
                 Err(error) => return Err(Failed { error, kept: true }),
                 Ok(answered) => return Ok(answered),
             }
+        } else if !fresh
+            && how.twice
+            && let Some(kept) = self.take_doubtful(endpoint)
+        {
+            match Box::pin(self.send_doubtful(kept, request, progress)).await {
+                Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {}
+                Err(error) => return Err(Failed { error, kept: true }),
+                Ok(Some(answered)) => return Ok(answered),
+                Ok(None) => {}
+            }
+            fresh = true;
         }
-        let connection =
-            Box::pin(Connection::open(self.upstream(), endpoint)).await.map_err(failed)?;
-        self.send_on(connection, request, progress).await.map_err(failed)
+        let http1 = request.as_ref().is_some_and(|asked| asked.headers().contains_key(UPGRADE));
+        let wanted = Wanted { fresh, http1 };
+        let mut last = false;
+        loop {
+            let connection = Box::pin(self.connect(endpoint, wanted)).await.map_err(failed)?;
+            let (kept, is_shared) = (connection.was_used(), connection.is_shared());
+            match self.send_on(connection, request, progress).await {
+                Ok(answered) => return Ok(answered),
+                // A shared connection that was about to end, or was full: the next one, once.
+                Err(error)
+                    if is_shared
+                        && !last
+                        && request.is_some()
+                        && error.certainty() == Certainty::NotSent =>
+                {
+                    last = true;
+                }
+                Err(error) => return Err(Failed { error, kept }),
+            }
+        }
     }
 }
 

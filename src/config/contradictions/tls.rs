@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{Http2, ListenConfig, UpstreamConfig, document::Document, is_https},
+    config::{ListenConfig, UpstreamConfig, document::Document, is_https},
     tls::{self, TlsFault},
 };
 
@@ -76,7 +76,7 @@ pub(super) fn upstream(
     if keys.iter().any(|(key, _)| !document.sound(&at(key))) {
         return;
     }
-    if let Err(fault) = tls::client::ClientTls::load(name, &placed, Http2::Never) {
+    if let Err(fault) = tls::client::ClientTls::load(name, &placed, upstream.http2) {
         let otherwise = if placed.server_name.is_some() { "server_name" } else { "ca_file" };
         tell(document, &section, &keys, otherwise, &fault);
     }

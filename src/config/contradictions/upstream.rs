@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{tls, zero};
+use super::{connections, tls, zero};
 use crate::config::{
     Config, ResolverConfig, UpstreamConfig, document::Document, parse_endpoint, paths::index,
 };
@@ -28,6 +28,7 @@ pub(super) fn find(config: &Config, document: &mut Document<'_>, folder: &Path) 
         endpoints(name, upstream, config, document);
         times(name, upstream, document);
         tls::upstream(name, upstream, document, folder);
+        connections::find(name, upstream, document);
         sharing(name, upstream, document);
     }
 }
@@ -114,7 +115,6 @@ fn times(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
             document.fault(&at("of_last"), &format!("not between 1 and {MOST_ANSWERS}"));
         }
     }
-    zero(document, &within("connections", "idle_time"), upstream.connections.idle_time);
 }
 
 /// How the endpoints share the requests.

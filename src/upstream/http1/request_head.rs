@@ -88,7 +88,7 @@ fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// RFC 9110 6.5.1: not what frames, routes, authenticates or describes the message.
-pub(super) fn may_be_trailer(name: &HeaderName) -> bool {
+pub(in crate::upstream) fn may_be_trailer(name: &HeaderName) -> bool {
     !matches!(
         *name,
         header::AUTHORIZATION
