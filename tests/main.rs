@@ -36,6 +36,7 @@ mod stops;
 mod store;
 mod support;
 mod tls;
+mod upstream_connections;
 mod upstreams;
 mod veto;
 mod watch;

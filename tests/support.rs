@@ -10,6 +10,9 @@ mod client;
 mod damage;
 mod dns;
 mod entries;
+mod frames;
+mod http2_app;
+mod middlebox;
 mod pki;
 mod process;
 mod shop;
@@ -26,6 +29,9 @@ pub use self::{
     damage::{damage, empty_the_log},
     dns::Dns,
     entries::millis,
+    frames::{CANCEL, Do, Frames, INTERNAL_ERROR, NO_ERROR, Posted, REFUSED_STREAM},
+    http2_app::{Http2App, Making, SeenByHttp2App},
+    middlebox::Middlebox,
     pki::{Pair, Pki, TlsClient},
     process::{Process, binary, folder, lives_on_a_disk_that_does_not_live},
     shop::{LedgerRow, Shop},

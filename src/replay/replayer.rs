@@ -184,6 +184,7 @@ impl Work {
         if now >= self.next_sample {
             self.next_sample = now + SAMPLE_EVERY;
             self.lanes.iter_mut().for_each(|lane| lane.sample(&self.parts.counters));
+            self.lanes.iter().for_each(|lane| lane.connections.reap());
         }
     }
 

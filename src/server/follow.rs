@@ -10,7 +10,7 @@ use std::{
 use http::{Request, StatusCode, header};
 
 use crate::{
-    config::{BreakerConfig, UpstreamConfig},
+    config::{BreakerConfig, Http2, UpstreamConfig},
     egress::{LARGEST_LIST, ListPlace, Pool, Pools},
     store::Store,
     upstream::{Asking, Connections, Upstream, body_copy::WholeBody},
@@ -53,6 +53,8 @@ impl List {
                 let config = UpstreamConfig {
                     endpoints: vec![format!("{scheme}://{authority}")],
                     timeout: LONGEST_WAIT,
+                    // A question now and then needs no connection that stays.
+                    http2: Http2::Never,
                     // Each look tells for itself how it went.
                     breaker: BreakerConfig { failures: u32::MAX, ..BreakerConfig::default() },
                     ..UpstreamConfig::default()

@@ -40,6 +40,9 @@ pub(super) struct Inner {
     pub(super) turn: Cell<usize>,
 }
 
+/// Time between two looks at connections that were idle for too long.
+const REAP_EVERY: Duration = Duration::from_secs(2);
+
 /// For whom the app is asked, and how long its answer may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
@@ -85,6 +88,14 @@ impl Connections {
     /// Closes connections that were idle for too long.
     pub fn reap(&self) {
         self.0.pool.reap(&self.0.upstream.config.connections);
+    }
+
+    /// The same again and again, until dropped.
+    pub(super) async fn keep_reaping(&self) {
+        loop {
+            tokio::time::sleep(REAP_EVERY).await;
+            self.reap();
+        }
     }
 
     /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.

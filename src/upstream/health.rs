@@ -16,6 +16,13 @@ use super::{
 /// Runs until dropped. At start it asks once whether the app answers at all; then only while something is down, unless
 /// it is to ask always.
 pub async fn watch(connections: Connections) {
+    tokio::select! {
+        () = keep_asking(&connections) => {}
+        () = connections.keep_reaping() => {}
+    }
+}
+
+async fn keep_asking(connections: &Connections) {
     let upstream = connections.upstream().clone();
     let mut condition = upstream.condition();
     loop {
@@ -32,11 +39,11 @@ pub async fn watch(connections: Connections) {
             tokio::select! {
                 changed = condition.changed() => if changed.is_err() { return },
                 () = upstream.endpoints.somebody_ejected() => {}
-                () = upstream.is_suspected() => look_into(&connections).await,
+                () = upstream.is_suspected() => look_into(connections).await,
             }
             continue;
         }
-        let any_answers = ask_all(&connections, &to_ask).await;
+        let any_answers = ask_all(connections, &to_ask).await;
         match now {
             Condition::Unknown if any_answers => upstream.is_there(),
             Condition::Down { .. } if any_answers => upstream.is_healthy(),
@@ -44,7 +51,7 @@ pub async fn watch(connections: Connections) {
         }
         tokio::select! {
             () = tokio::time::sleep(upstream.config.health.interval) => {}
-            () = upstream.is_suspected() => look_into(&connections).await,
+            () = upstream.is_suspected() => look_into(connections).await,
         }
     }
 }

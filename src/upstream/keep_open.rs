@@ -25,6 +25,7 @@ impl Connections {
     async fn keep_endpoint_open(&self, endpoint: usize) {
         let wanted = self.upstream().config.connections.keep_open;
         let to = self.0.pool.to(endpoint);
+        to.keep(wanted);
         let (mut backoff, mut opened, mut was_full) = (Backoff::default(), 0, false);
         loop {
             if to.open_now() >= wanted {

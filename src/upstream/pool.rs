@@ -34,6 +34,8 @@ pub(super) struct ToEndpoint {
     /// What it spoke last.
     speaks_http1: Cell<bool>,
     is_opening: Cell<bool>,
+    /// How many stay open however long they are idle.
+    kept: Cell<usize>,
     /// How many openings that others waited for have failed, and of what the last one.
     failures: Cell<u64>,
     failed_of: RefCell<Option<Fate>>,
@@ -100,6 +102,7 @@ impl ToEndpoint {
             },
             speaks_http1: Cell::new(false),
             is_opening: Cell::new(false),
+            kept: Cell::new(0),
             failures: Cell::new(0),
             failed_of: RefCell::default(),
         }
@@ -269,6 +272,11 @@ impl ToEndpoint {
         }
     }
 
+    /// Somebody looks after them: so many stay open from now on.
+    pub(super) fn keep(&self, count: usize) {
+        self.kept.set(count);
+    }
+
     /// Connections that take requests, those that are gone not counted.
     pub(super) fn open_now(&self) -> usize {
         self.idle.borrow_mut().retain_mut(Connection::is_alive);
@@ -277,7 +285,7 @@ impl ToEndpoint {
     }
 
     fn reap(&self, config: &ConnectionsConfig) {
-        let surplus = || self.places.taken() > config.keep_open || self.places.taken() == 0;
+        let surplus = || self.places.taken() > self.kept.get() || self.places.taken() == 0;
         loop {
             let mut idle = self.idle.borrow_mut();
             let is_old = idle.front().is_some_and(|one| one.idle_for() >= config.idle_time);

@@ -141,13 +141,12 @@ impl Connections {
         http1: bool,
     ) -> Option<Connection> {
         let (to, config) = (self.0.pool.to(endpoint), &self.upstream().config.connections);
-        let ping_timeout = config.ping_timeout.min(self.upstream().config.connect_timeout);
         while to.may_be_http2()
             && !http1
             && let Some(link) = to.link_through(way)
         {
             if link.was_heard_within(config.trust_idle)
-                || link.is_there(Instant::now() + ping_timeout).await
+                || link.is_there(self.patience()).await
             {
                 return Some(self.stream_on(&link, endpoint));
             }

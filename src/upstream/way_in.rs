@@ -58,7 +58,7 @@ impl Connections {
                 Next::Idle(connection) => break connection,
                 Next::On(link) => break self.stream_on(&link, endpoint),
                 Next::Ask(link) => {
-                    link.is_there(deadline.min(Instant::now() + config.ping_timeout)).await;
+                    link.is_there(self.patience()).await;
                     continue;
                 }
                 Next::Open(place, opening) => {
@@ -87,6 +87,12 @@ impl Connections {
             waiting.is_served(to.has_room());
         }
         Ok(connection)
+    }
+
+    /// How long a connection that was quiet is given to say that it is there: time to open another one is left.
+    pub(super) fn patience(&self) -> Instant {
+        let config = &self.upstream().config;
+        Instant::now() + config.connections.ping_timeout.min(config.connect_timeout / 2)
     }
 
     /// Opens one more; for others, too, if it can be shared.

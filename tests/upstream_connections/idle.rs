@@ -1,0 +1,97 @@
+//! Connections that something between standin and the app has forgotten.
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::Instant;
+
+use super::{HTTP2, SOON, before, request};
+use crate::support::{App, Client, Http2App, Middlebox, Standin, eventually};
+
+/// Everything that is not used at once is doubted.
+const DOUBTFUL: &str = "trust_idle = \"150ms\"\nidle_time = \"60s\"";
+
+/// A standin whose connection to the app was used, and then forgotten on the way, while nobody used it.
+async fn forgotten(
+    app: std::net::SocketAddr,
+    lines: &str,
+    reset: bool,
+) -> (Standin, Middlebox, usize) {
+    let between = Middlebox::before(app).await;
+    let standin = before(&format!("http://{}", between.address()), lines, DOUBTFUL).await;
+    assert_eq!(standin.post("/plain", "before").await.status.as_u16() / 100, 2);
+    if reset {
+        between.forget_and_reset();
+    } else {
+        between.forget();
+    }
+    let quiet_from = Instant::now();
+    eventually(SOON, async || quiet_from.elapsed() > Duration::from_millis(200)).await;
+    let connections = between.connections();
+    (standin, between, connections)
+}
+
+/// A POST never goes on a connection that may be cut: it reaches the app once, at once, and its client sees no error.
+#[tokio::test]
+async fn what_may_not_be_sent_twice_does_not_go_on_a_connection_that_may_be_cut() {
+    for reset in [false, true] {
+        let app = App::start().await;
+        let (standin, between, connections) = forgotten(app.address(), "", reset).await;
+        let began = Instant::now();
+        assert_eq!(standin.post("/plain", "after").await.status, 201);
+        assert!(began.elapsed() < Duration::from_millis(450), "{:?}", began.elapsed());
+        assert_eq!((between.connections(), between.swallowed()), (connections + 1, 0));
+        app.receives(["before", "after"]).await;
+        // Used just now: it is believed.
+        assert_eq!(standin.post("/plain", "more").await.status, 201);
+        assert_eq!(between.connections(), connections + 1);
+    }
+}
+
+/// What may be sent twice goes on it; silence or a reset costs a second sending, and no client an error.
+#[tokio::test]
+async fn what_may_be_sent_twice_is_sent_again_if_it_was_cut() {
+    for reset in [false, true] {
+        let app = App::start().await;
+        let (standin, between, _) = forgotten(app.address(), "", reset).await;
+        let answer = standin.send(request(Method::PUT, "/plain", "after")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(between.swallowed() > 0, "it went on the kept connection first");
+        assert_eq!(app.seen_of(&Method::PUT).len(), 1);
+    }
+}
+
+/// An HTTP/2 connection is asked first: what it does not answer costs no request, whatever its method.
+#[tokio::test]
+async fn a_shared_connection_is_asked_before_it_is_used_again() {
+    for (method, reset) in [
+        (Method::POST, false),
+        (Method::POST, true),
+        (Method::GET, false),
+        (Method::GET, true),
+    ] {
+        let app = Http2App::start();
+        let (standin, between, connections) = forgotten(app.address(), HTTP2, reset).await;
+        let answer = standin.send(request(method.clone(), "/after", "")).await;
+        assert_eq!(answer.status, 200, "{method} {reset}: {answer:?}");
+        assert_eq!(app.seen_of("/after"), 1);
+        assert_eq!(between.connections(), connections + 1);
+        // The ping is all that went there.
+        assert!((1..100).contains(&between.swallowed()), "{}", between.swallowed());
+    }
+}
+
+/// One that is there answers, and goes on being used.
+#[tokio::test]
+async fn a_shared_connection_that_answers_is_used_again() {
+    let app = Http2App::start();
+    let standin = before(&app.url(), HTTP2, DOUBTFUL).await;
+    let mut client = Client::to(standin.address());
+    for _ in 0..4 {
+        assert_eq!(client.send(request(Method::POST, "/plain", "x")).await.unwrap().status, 200);
+        let quiet_from = Instant::now();
+        eventually(SOON, async || quiet_from.elapsed() > Duration::from_millis(200)).await;
+    }
+    let seen = app.seen();
+    assert!(seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
+}
