@@ -68,9 +68,9 @@ async fn at_once(
     requests: impl IntoIterator<Item = Request<Bytes>>,
 ) -> Vec<Result<Answer, NoAnswer>> {
     let address = standin.address();
-    join_all(requests.into_iter().map(|request| async move {
-        Client::to(address).send(request).await
-    }))
+    join_all(
+        requests.into_iter().map(|request| async move { Client::to(address).send(request).await }),
+    )
     .await
 }
 

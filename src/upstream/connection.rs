@@ -18,12 +18,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{
-    Stream,
-    endpoint::Addresses,
-    fault::Fault,
-    http1, http2,
-    in_flight::InFlight,
-    places::Place,
+    Stream, endpoint::Addresses, fault::Fault, http1, http2, in_flight::InFlight, places::Place,
     request_body::Outgoing,
 };
 use crate::egress::{Permit, Through};

@@ -15,7 +15,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, client};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::Scheme};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+    uri::Scheme,
+};
 use http_body::{Frame, SizeHint};
 
 pub(super) use self::link::{Link, Made};
@@ -156,7 +159,9 @@ impl Exchange {
     /// The request again, if its body can be read once more and nothing of an answer came.
     pub(super) fn take_again(&mut self) -> Option<Request<RequestBody>> {
         let asked = self.asked.take()?;
-        let again = asked.again.and_then(|body| if self.handed_at.is_some() { body.again() } else { Some(body) });
+        let again = asked
+            .again
+            .and_then(|body| if self.handed_at.is_some() { body.again() } else { Some(body) });
         let body = again.or_else(|| std::mem::take(&mut self.sending).into_unread())?;
         Some(Request::from_parts(asked.parts, body))
     }
@@ -263,8 +268,7 @@ impl Exchange {
 /// RFC 9113 8.7: the app says by name that it has not looked at the request. A stream ends by the app's `GOAWAY` only if
 /// it is beyond the last one of that.
 fn was_not_looked_at(error: &h2::Error) -> bool {
-    error.is_remote()
-        && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
 fn length(status: StatusCode, headers: &HeaderMap) -> SizeHint {

@@ -44,10 +44,9 @@ pub(super) async fn open(
     let endpoint = wanted.endpoint;
     let target = upstream.endpoints.get(endpoint);
     let limit = upstream.config.connect_timeout;
-    let addresses =
-        target.addresses.get(limit).await.map_err(|error| UpstreamError::Ourselves {
-            cause: format!("cannot resolve {}: {error}", target.authority),
-        })?;
+    let addresses = target.addresses.get(limit).await.map_err(|error| {
+        UpstreamError::Ourselves { cause: format!("cannot resolve {}: {error}", target.authority) }
+    })?;
     let failed = |cause: String| {
         target.addresses.doubt();
         UpstreamError::Connect { endpoint: target.authority.clone(), cause }

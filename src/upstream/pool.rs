@@ -114,11 +114,7 @@ impl ToEndpoint {
     }
 
     /// An idle connection that is still open, leads to the endpoint, and was used within `within`.
-    pub(super) fn take_idle(
-        &self,
-        within: Duration,
-        addresses: &Addresses,
-    ) -> Option<Connection> {
+    pub(super) fn take_idle(&self, within: Duration, addresses: &Addresses) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().pop_back()?;
             if connection.idle_for() >= within {
@@ -179,7 +175,9 @@ impl ToEndpoint {
         if shared && let Some(next) = self.next_link(config, addresses) {
             return next;
         }
-        if !wanted.fresh && let Some(kept) = self.take_idle(config.trusted(), addresses) {
+        if !wanted.fresh
+            && let Some(kept) = self.take_idle(config.trusted(), addresses)
+        {
             return Next::Idle(kept);
         }
         if self.may_be_http2 && wanted.http1 {

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     config::Tunnel,
-    egress::{Job, Lane, NoWayOut, OwnWord, Permit, Pool, Proxy, Refused, Through, connect, own_word},
+    egress::{
+        Job, Lane, NoWayOut, OwnWord, Permit, Pool, Proxy, Refused, Through, connect, own_word,
+    },
     store::Certainty,
 };
 
@@ -88,7 +90,8 @@ impl Connections {
             return Err(UpstreamError::Ourselves { cause: error.to_string() });
         }
         let (way, http1) = (permit.through(), asked.headers().contains_key(header::UPGRADE));
-        let kept = if is_tunnel { self.take_kept_through(endpoint, way, http1).await } else { None };
+        let kept =
+            if is_tunnel { self.take_kept_through(endpoint, way, http1).await } else { None };
         if let Some(kept) = kept {
             if !permit.is_valid() {
                 return Err(gone(&permit));
@@ -145,9 +148,7 @@ impl Connections {
             && !http1
             && let Some(link) = to.link_through(way)
         {
-            if link.was_heard_within(config.trust_idle)
-                || link.is_there(self.patience()).await
-            {
+            if link.was_heard_within(config.trust_idle) || link.is_there(self.patience()).await {
                 return Some(self.stream_on(&link, endpoint));
             }
         }

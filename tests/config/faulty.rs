@@ -55,6 +55,47 @@ drain = 5s # <-
 worker = 2 # <-
 "#,
     ),
+    (
+        "connections that contradict one another",
+        r#"
+[upstream.a]
+endpoints = ["http://127.0.0.1:1"]
+http2 = "alpn" # <-
+default = true
+[upstream.a.connections]
+max = 1
+keep_open = 2 # <-
+ping = "1s" # <-
+[upstream.b]
+endpoints = ["http://127.0.0.1:2"]
+http2 = "prior_knowledge"
+[upstream.b.connections]
+queue = 7 # <-
+trust_idle = "10s" # <-
+ping_timeout = "0s" # <-
+[upstream.c]
+endpoints = ["http://127.0.0.1:3"]
+egress = "ways"
+[upstream.c.connections]
+max = 4 # <-
+keep_open = 1 # <-
+[egress.ways]
+proxies = ["http://127.0.0.1:4"]
+[upstream.d]
+endpoints = ["http://127.0.0.1:5"]
+[upstream.d.connections]
+keep_open = 129 # <-
+idle_time = "0s" # <-
+"#,
+    ),
+    (
+        "a limit of no connections",
+        r#"
+[upstream.d]
+endpoints = ["http://127.0.0.1:5"]
+connections = { max = 0 } # <-
+"#,
+    ),
     // Keys.
     (
         "a slip of the finger",

@@ -38,7 +38,8 @@ impl Middlebox {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forgotten = watch::Sender::new((0, Afterwards::Nothing));
-        let (connections, swallowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (connections, swallowed) =
+            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
         let (told, count, bytes) =
             (forgotten.clone(), Arc::clone(&connections), Arc::clone(&swallowed));
@@ -60,12 +61,14 @@ impl Middlebox {
 
     /// All connections that there are now lead nowhere from here on.
     pub fn forget(&self) {
-        self.forgotten.send_modify(|(times, then)| (*times, *then) = (*times + 1, Afterwards::Nothing));
+        self.forgotten
+            .send_modify(|(times, then)| (*times, *then) = (*times + 1, Afterwards::Nothing));
     }
 
     /// The same, and whoever speaks on one is reset.
     pub fn forget_and_reset(&self) {
-        self.forgotten.send_modify(|(times, then)| (*times, *then) = (*times + 1, Afterwards::Reset));
+        self.forgotten
+            .send_modify(|(times, then)| (*times, *then) = (*times + 1, Afterwards::Reset));
     }
 
     /// Connections so far.

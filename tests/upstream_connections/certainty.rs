@@ -150,7 +150,13 @@ async fn a_connection_that_dies_leaves_each_stream_its_own_certainty() {
 async fn who_waits_for_a_stream_was_not_sent() {
     let app = Frames::allowing(Some(1), |posted| match posted {
         Posted { number: 0, .. } => vec![],
-        Posted { whole, .. } => if whole { vec![Do::Answer] } else { vec![] },
+        Posted { whole, .. } => {
+            if whole {
+                vec![Do::Answer]
+            } else {
+                vec![]
+            }
+        }
     });
     let standin = before_frames(&app, "max = 1").await;
     // Nobody answers the first one; it has the only stream.
@@ -171,8 +177,7 @@ async fn who_waits_for_a_stream_was_not_sent() {
 #[tokio::test]
 async fn a_ping_finds_out_that_nobody_is_there() {
     let app = Frames::start(first_whole(&[Do::FallSilent]));
-    let standin =
-        before_frames(&app, "ping = \"200ms\"\nping_timeout = \"300ms\"\nmax = 1").await;
+    let standin = before_frames(&app, "ping = \"200ms\"\nping_timeout = \"300ms\"\nmax = 1").await;
     let began = tokio::time::Instant::now();
     let broken = standin.post("/plain", "x").await;
     assert_eq!(broken.status, 502, "{broken:?}");

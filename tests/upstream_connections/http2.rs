@@ -11,7 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{HTTP2, SOON, at_once, before, config, request, statuses};
-use crate::support::{CANCEL, Client, Do, Frames, Http2App, Making, Pki, Raw, Standin, eventually};
+use crate::support::{
+    CANCEL, Client, Do, Frames, Http2App, Making, Pki, Raw, Standin, Tinyproxy, eventually,
+};
 
 /// The question at the start has a connection of the control thread; the worker has one for all its requests.
 const WORKERS_AND_QUESTIONS: usize = 2;
@@ -87,7 +89,10 @@ async fn large_bodies_and_trailers_pass_both_ways() {
     assert_eq!(answer.trailers().unwrap()["x-sum"], "3");
     assert_eq!(answer.to_bytes().len(), 3 * (16 << 10));
     let seen = app.seen().pop().unwrap();
-    assert_eq!((&*seen.body, &seen.headers["te"]), (&b"hello"[..], &HeaderValue::from_static("trailers")));
+    assert_eq!(
+        (&*seen.body, &seen.headers["te"]),
+        (&b"hello"[..], &HeaderValue::from_static("trailers"))
+    );
     assert_eq!(seen.trailers.unwrap()["x-sum"], "17");
     assert_eq!(app.connections(), WORKERS_AND_QUESTIONS);
 }
@@ -217,4 +222,36 @@ async fn an_app_that_does_not_speak_it_gets_nothing() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.text().contains("was not applied"), "{}", refused.text());
     assert!(app.seen().is_empty());
+}
+
+/// By way of egress proxies each tunnel is a connection that many requests share.
+#[tokio::test]
+async fn within_the_tunnel_of_a_proxy_too() {
+    let pki = Pki::new();
+    let tls = Some(Arc::new(pki.server(&pki.issue("app", &["127.0.0.1"]), &["h2"], false)));
+    let app = Http2App::made(Making { tls, streams: None });
+    let (one, two) = (Tinyproxy::start("one").await, Tinyproxy::start("two").await);
+    let proxies: Vec<_> =
+        [&one, &two].map(|proxy| format!("\"http://{}#{}\"", proxy.address(), proxy.name())).into();
+    let lines = format!("egress = \"ways\"\ntls = {{ ca_file = {:?} }}", pki.authority());
+    let ways = format!("\n[egress.ways]\nproxies = [{}]\n", proxies.join(", "));
+    let standin = Standin::start(&(config(&app.url(), &lines, "") + &ways)).await;
+    standin.upstream_is("up").await;
+    let mut client = Client::to(standin.address());
+    for _ in 0..4 {
+        assert_eq!(client.send(request(Method::POST, "/plain", "x")).await.unwrap().status, 200);
+    }
+    let before = app.connections();
+    let requests = (0..40).map(|n| request(Method::POST, "/slow/100", n.to_string()));
+    assert_eq!(statuses(&at_once(&standin, requests).await), [200; 40]);
+    assert_eq!(app.connections(), before, "a tunnel through each proxy is enough");
+    let seen = app.seen();
+    assert!(seen.iter().all(|seen| seen.version == Version::HTTP_2));
+    let mut tunnels: Vec<_> = seen.iter().map(|seen| seen.connection).collect();
+    tunnels.sort_unstable();
+    tunnels.dedup();
+    assert_eq!(tunnels.len(), 2);
+    for proxy in [&one, &two] {
+        assert!(proxy.output().contains("CONNECT 127.0.0.1:"), "{}", proxy.output());
+    }
 }

@@ -64,12 +64,9 @@ async fn what_may_be_sent_twice_is_sent_again_if_it_was_cut() {
 /// An HTTP/2 connection is asked first: what it does not answer costs no request, whatever its method.
 #[tokio::test]
 async fn a_shared_connection_is_asked_before_it_is_used_again() {
-    for (method, reset) in [
-        (Method::POST, false),
-        (Method::POST, true),
-        (Method::GET, false),
-        (Method::GET, true),
-    ] {
+    for (method, reset) in
+        [(Method::POST, false), (Method::POST, true), (Method::GET, false), (Method::GET, true)]
+    {
         let app = Http2App::start();
         let (standin, between, connections) = forgotten(app.address(), HTTP2, reset).await;
         let answer = standin.send(request(method.clone(), "/after", "")).await;

@@ -44,7 +44,10 @@ async fn they_come_back_with_the_app_while_the_others_work_on() {
 async fn the_next_try_is_a_requests_when_all_others_failed() {
     let mut app = App::start().await;
     let config = config(&format!("http://{}", app.address()), "", "keep_open = 1")
-        .replace("min_open = \"50ms\", max_open = \"200ms\"", "min_open = \"10m\", max_open = \"10m\"")
+        .replace(
+            "min_open = \"50ms\", max_open = \"200ms\"",
+            "min_open = \"10m\", max_open = \"10m\"",
+        )
         .replace("interval = \"50ms\"", "interval = \"10m\"");
     let standin = Standin::start(&config).await;
     standin.upstream_is("up").await;

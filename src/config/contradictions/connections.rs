@@ -34,7 +34,8 @@ pub(super) fn find(name: &str, upstream: &UpstreamConfig, document: &mut Documen
 fn kept_open(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
     let at = ["upstream", name, "connections", "keep_open"];
     let connections = &upstream.connections;
-    let bounds = [("max", connections.max.map(std::num::NonZero::get)), ("idle", Some(connections.idle))];
+    let bounds =
+        [("max", connections.max.map(std::num::NonZero::get)), ("idle", Some(connections.idle))];
     for (key, bound) in bounds {
         if let Some(bound) = bound.filter(|bound| connections.keep_open > *bound) {
             let message = format!("{} is more than `{key}` = {bound}", connections.keep_open);

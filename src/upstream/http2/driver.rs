@@ -28,7 +28,10 @@ pub(super) struct Pings {
 }
 
 /// Starts the task of a connection.
-#[expect(clippy::disallowed_methods, reason = "ends with its connection, which ends with the last who uses it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ends with its connection, which ends with the last who uses it"
+)]
 pub(super) fn start(connection: Connection, common: Rc<Common>, pings: Pings) {
     tokio::task::spawn_local(drive(connection, common, pings));
 }

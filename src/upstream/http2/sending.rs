@@ -98,7 +98,8 @@ impl Sending {
             room => room,
         };
         let data = self.waiting.split_to(room.min(self.waiting.len()));
-        let is_last = self.ended && self.waiting.is_empty() && self.left.is_none_or(|left| left == 0);
+        let is_last =
+            self.ended && self.waiting.is_empty() && self.left.is_none_or(|left| left == 0);
         if to.send_data(data, is_last).is_err() {
             self.give_up();
         } else if is_last {
