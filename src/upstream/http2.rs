@@ -244,7 +244,7 @@ impl Exchange {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.length.clone()
+        self.length
     }
 
     fn send_on(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {

@@ -96,7 +96,7 @@ impl Waiting {
     }
 
     /// It has what it waited for. With `more` the next one looks, too.
-    pub(super) fn is_served(mut self, more: bool) {
+    pub(super) fn served(mut self, more: bool) {
         self.served = !more;
     }
 }
@@ -153,7 +153,7 @@ mod tests {
             drop(first);
             assert!(told.as_mut().poll(cx).is_ready());
         }
-        second.is_served(false);
+        second.served(false);
         assert!(!places.is_crowded());
     }
 

@@ -84,7 +84,7 @@ impl Connections {
             }
         };
         if let Some(waiting) = waiting {
-            waiting.is_served(to.has_room());
+            waiting.served(to.has_room());
         }
         Ok(connection)
     }

@@ -256,6 +256,7 @@ async fn answer(
 }
 
 /// To a protocol that says everything twice.
+#[expect(clippy::disallowed_methods, reason = "ends with its connection or its runtime")]
 fn upgraded(request: &mut Request<Incoming>) -> Response<Body> {
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move {

@@ -47,12 +47,15 @@ fn kept_open(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>)
 fn http2(name: &str, upstream: &UpstreamConfig, document: &mut Document<'_>) {
     let over_tls = upstream.endpoints.iter().any(|endpoint| is_https(endpoint));
     let at = ["upstream", name, "http2"];
-    if upstream.http2 == Http2::Alpn && !over_tls {
-        if document.is_written(&at) && document.is_whole(&["upstream", name, "endpoints"]) {
-            let message = "has no effect: no endpoint begins with https://; in clear write \
-                           http2 = \"prior_knowledge\"";
-            document.fault(&at, message);
-        }
+    let endpoints = ["upstream", name, "endpoints"];
+    if upstream.http2 == Http2::Alpn
+        && !over_tls
+        && document.is_written(&at)
+        && document.is_whole(&endpoints)
+    {
+        let message = "has no effect: no endpoint begins with https://; in clear write \
+                       http2 = \"prior_knowledge\"";
+        document.fault(&at, message);
     }
     let is_spoken = match upstream.http2 {
         Http2::Never => false,
