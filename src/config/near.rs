@@ -85,7 +85,7 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("listen.tls", &["acme"]),
     ("admin", &["users", "tls"]),
     ("store", &["url", "seal_to"]),
-    ("upstream.NAME", &["http2", "schedule", "schedules", "weight"]),
+    ("upstream.NAME", &["schedule", "schedules", "weight"]),
     ("route.NAME", &["cache", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"]),
     ("route.NAME.watch", &["record"]),
     ("route.NAME.stand_in", &["checks", "rehearsal", "drill", "notice"]),

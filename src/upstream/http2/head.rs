@@ -2,7 +2,7 @@
 //! length that comes from the body alone.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
+    HeaderMap, Request, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -17,9 +17,8 @@ pub(super) fn translate(
     scheme: Scheme,
     authority: &str,
 ) -> Result<Request<()>, http::Error> {
-    let mut headers = parts.headers.clone();
-    let host = headers.remove(header::HOST);
-    let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = parts.headers.get(header::HOST);
+    let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut target = http::uri::Parts::default();
     target.scheme = Some(scheme);
     target.authority = Some(match host {
@@ -28,8 +27,8 @@ pub(super) fn translate(
     });
     let path = parts.uri.path_and_query().cloned();
     target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    let length = length(&headers, body);
-    strip(&mut headers);
+    let length = length(&parts.headers, body);
+    let mut headers = without_connection(&parts.headers);
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
@@ -50,26 +49,30 @@ fn length(headers: &HeaderMap, body: &RequestBody) -> Option<u64> {
     body.size_hint().exact().filter(|_| !headers.contains_key(header::TRANSFER_ENCODING))
 }
 
-/// What HTTP/2 does not have.
-fn strip(headers: &mut HeaderMap) {
-    for name in [
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        headers.remove(name);
+/// Without what HTTP/2 does not have, or says elsewhere. The order stays.
+fn without_connection(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(headers.len() + 1);
+    for (name, value) in headers {
+        let ends_here = match *name {
+            header::CONNECTION
+            | header::CONTENT_LENGTH
+            | header::HOST
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE => true,
+            header::TE => value != "trailers",
+            _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+        };
+        if !ends_here {
+            kept.append(name, value.clone());
+        }
     }
-    let trailers = HeaderValue::from_static("trailers");
-    if headers.get_all(header::TE).iter().any(|te| *te != trailers) {
-        headers.remove(header::TE);
-    }
+    kept
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
     use crate::upstream::WholeBody;
 
