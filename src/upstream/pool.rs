@@ -62,8 +62,8 @@ pub(super) enum Next<'p> {
     Idle(Connection),
     /// A stream of it.
     On(Rc<Link>),
-    /// It was quiet for so long that it must be asked first.
-    Ask(Rc<Link>),
+    /// They were quiet for so long that they must be asked first.
+    Ask(Vec<Rc<Link>>),
     /// There may be one more.
     Open(Option<Place>, Option<Opening<'p>>),
     Wait,
@@ -126,6 +126,11 @@ impl ToEndpoint {
                 return Some(connection);
             }
         }
+    }
+
+    /// Closes idle connections that were not used within this time: one of them was found to lead nowhere.
+    pub(super) fn forget_idle(&self, within: Duration) {
+        self.idle.borrow_mut().retain(|connection| connection.idle_for() < within);
     }
 
     /// A tunnel through this egress proxy.
@@ -209,14 +214,14 @@ impl ToEndpoint {
             leads
         });
         let links = self.links.borrow();
-        let mut doubtful = None;
+        let mut doubtful = Vec::new();
         for link in links.iter().filter(|link| link.way().is_none() && link.has_room()) {
             if link.was_heard_within(config.trust_idle) {
                 return Some(Next::On(Rc::clone(link)));
             }
-            doubtful.get_or_insert(link);
+            doubtful.push(Rc::clone(link));
         }
-        doubtful.map(|link| Next::Ask(Rc::clone(link)))
+        (!doubtful.is_empty()).then_some(Next::Ask(doubtful))
     }
 
     /// Whether the next in line would find anything.

@@ -109,6 +109,7 @@ impl Connections {
             }
         } else if !fresh
             && how.twice
+            && request.as_ref().is_some_and(|asked| asked.body().again().is_some())
             && let Some(kept) = self.take_doubtful(endpoint)
         {
             match Box::pin(self.send_doubtful(kept, request, progress)).await {

@@ -7,6 +7,7 @@
 
 use std::{pin::pin, rc::Rc};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{Request, Response};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -57,8 +58,11 @@ impl Connections {
             match to.next(wanted, waiting.is_some(), config, &target.addresses) {
                 Next::Idle(connection) => break connection,
                 Next::On(link) => break self.stream_on(&link, endpoint),
-                Next::Ask(link) => {
-                    link.is_there(self.patience()).await;
+                Next::Ask(links) => {
+                    // Those that do not answer are given up; with the first that does it goes on.
+                    let asking = links.iter().map(|link| link.is_there(self.patience()));
+                    let mut asking: FuturesUnordered<_> = asking.collect();
+                    while asking.next().await == Some(false) {}
                     continue;
                 }
                 Next::Open(place, opening) => {
@@ -155,7 +159,7 @@ impl Connections {
         request: &mut Outgoing,
         progress: &Progress,
     ) -> Result<Option<(Response<()>, Connection)>, UpstreamError> {
-        let spare = request.as_ref().and_then(once_more);
+        let (endpoint, spare) = (kept.endpoint(), request.as_ref().and_then(once_more));
         {
             let mut sent = pin!(self.send_on(kept, request, progress));
             let limit = self.upstream().config.connect_timeout;
@@ -166,6 +170,8 @@ impl Connections {
             }
         }
         *request = spare;
+        let config = &self.upstream().config.connections;
+        self.0.pool.to(endpoint).forget_idle(config.trusted());
         Ok(None)
     }
 

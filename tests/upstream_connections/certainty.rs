@@ -2,7 +2,10 @@
 //! on to it once more, what it may have applied does not.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -211,4 +214,27 @@ async fn a_body_that_breaks_off_is_never_ended() {
     eventually(SOON, async || app.body_bytes() >= 65_535).await;
     drop(client);
     eventually(SOON, async || app.resets().len() == 1).await;
+}
+
+/// Replays go the same way: once, and what the app has not looked at is none of its attempts.
+#[tokio::test]
+async fn a_replay_goes_over_it_too() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let (seen, refused) = (Arc::clone(&is_well), AtomicUsize::new(0));
+    let app = Frames::start(move |posted| match posted.whole {
+        false => vec![],
+        true if !seen.load(Ordering::SeqCst) => vec![Do::Reset(REFUSED_STREAM)],
+        // Once more, of the replay itself.
+        true if refused.fetch_add(1, Ordering::SeqCst) == 0 => vec![Do::Reset(REFUSED_STREAM)],
+        true => vec![Do::Answer],
+    });
+    let standin = before_frames(&app, "").await;
+    assert_eq!(standin.post("/orders", "x").await.status, 202);
+    let before = app.posted();
+    is_well.store(true, Ordering::SeqCst);
+    let why = serde_json::json!({ "reason": "a test" });
+    let run = standin.admin_post("/api/v1/replay/runs", &why).await;
+    assert!(run.status.is_success(), "{}", run.text());
+    let entry = standin.entry_becomes("completed").await;
+    assert_eq!((app.posted(), &entry["attempts"]), (before + 2, &serde_json::json!(1)), "{entry}");
 }

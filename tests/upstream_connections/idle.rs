@@ -92,3 +92,29 @@ async fn a_shared_connection_that_answers_is_used_again() {
     let seen = app.seen();
     assert!(seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
 }
+
+/// All that were kept open are cut: the next request of each kind is answered all the same.
+#[tokio::test]
+async fn however_many_were_cut_no_client_sees_an_error() {
+    for (lines, reset) in [("", false), ("", true), (HTTP2, false), (HTTP2, true)] {
+        let app = Http2App::start();
+        let between = Middlebox::before(app.address()).await;
+        let connections = format!("{DOUBTFUL}\nkeep_open = 3\nmax = 3");
+        let url = format!("http://{}", between.address());
+        let standin = before(&url, lines, &connections).await;
+        eventually(SOON, async || app.open() >= 3).await;
+        assert_eq!(standin.get("/").await.status, 200);
+        if reset {
+            between.forget_and_reset();
+        } else {
+            between.forget();
+        }
+        let quiet_from = Instant::now();
+        eventually(SOON, async || quiet_from.elapsed() > Duration::from_millis(200)).await;
+        for method in [Method::PUT, Method::POST, Method::GET] {
+            let answer = standin.send(request(method.clone(), "/after", "")).await;
+            assert_eq!(answer.status, 200, "{lines} {reset} {method}: {answer:?}");
+        }
+        assert_eq!(app.seen_of("/after"), 3);
+    }
+}
