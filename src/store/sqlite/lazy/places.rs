@@ -1,8 +1,6 @@
 //! By which texts the entries of a segment are found. A place is a hash and a number: what is found is compared with the
 //! entry itself, and a place whose entry is gone finds nothing.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::SEGMENT;
@@ -15,7 +13,8 @@ use crate::store::{
 #[derive(Debug)]
 pub(super) struct Places {
     parts: Vec<Vec<u64>>,
-    routes: HashMap<String, Vec<u8>>,
+    /// The one that came last is the last one: the next entry is nearly always its.
+    routes: Vec<(String, Vec<u8>)>,
 }
 
 /// Rows of one segment's texts: a search reads one of them.
@@ -23,7 +22,7 @@ pub(super) const PARTS: usize = 64;
 
 impl Default for Places {
     fn default() -> Self {
-        Self { parts: vec![Vec::new(); PARTS], routes: HashMap::new() }
+        Self { parts: vec![Vec::new(); PARTS], routes: Vec::new() }
     }
 }
 
@@ -38,13 +37,17 @@ impl Places {
         for (_, value) in read_labels(record.labels()).unwrap_or_default() {
             self.add(salt, place, &value);
         }
-        let route = record.route();
-        if !self.routes.contains_key(route) {
-            self.routes.insert(route.to_owned(), vec![0; BITS]);
+        self.bits_of(record.route())[usize::from(place) / 8] |= 1 << (place % 8);
+    }
+
+    fn bits_of(&mut self, route: &str) -> &mut [u8] {
+        let known = self.routes.iter().rposition(|(known, _)| known == route);
+        if known.is_none() {
+            self.routes.push((route.to_owned(), vec![0; BITS]));
         }
-        if let Some(bits) = self.routes.get_mut(route) {
-            bits[usize::from(place) / 8] |= 1 << (place % 8);
-        }
+        let last = self.routes.len() - 1;
+        self.routes.swap(known.unwrap_or(last), last);
+        &mut self.routes[last].1
     }
 
     fn add(&mut self, salt: u64, place: u16, text: &str) {
