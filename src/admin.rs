@@ -34,6 +34,7 @@ use crate::{
     clocks::Clocks,
     config::{AdminConfig, Role},
     mode::Modes,
+    record::Records,
     reload::Reload,
     replay::Replay,
     router::LiveRoutes,
@@ -58,6 +59,8 @@ pub struct Handles {
     pub role: Role,
     /// Certificates towards clients.
     pub tls: Option<Arc<ServerTls>>,
+    /// Failed exchanges that are kept for support.
+    pub records: Records,
     pub started_at: UnixMillis,
     /// True from SIGTERM on.
     pub draining: watch::Receiver<bool>,

@@ -48,7 +48,7 @@ pub use self::{
     matching::{MatchFault, RoutePattern, Segment},
     references::Secrets,
     replay::{OutcomeRule, ReplayConfig, ReplaysConfig, SigningKey, Trigger},
-    route::{AppDedupes, DedupesBy, RouteConfig, WatchConfig},
+    route::{AppDedupes, DedupesBy, Recorded, RouteConfig, WatchConfig},
     schema::json_schema,
     stand_in::{AnswerConfig, AtMost, PerCustomer, StandInConfig, StandInOn, Unanswered},
     store::{Ephemeral, StoreConfig},

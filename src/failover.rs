@@ -10,6 +10,7 @@ mod current;
 mod hang_up;
 pub mod late_answer;
 mod outgoing;
+mod recording;
 mod refusal;
 mod slow;
 mod tunnel;
@@ -29,6 +30,7 @@ use self::{
     backup::{Elsewhere, Spare},
     hang_up::SurvivesHangUp,
     late_answer::LateAnswers,
+    recording::Recording,
     slow::Slow,
 };
 use crate::{
@@ -36,6 +38,7 @@ use crate::{
     config::Role,
     listener::Drain,
     mode::Modes,
+    record::Records,
     router::{Matched, Route, Routes},
     signature::REPLAY,
     stand_in::StandIn,
@@ -62,6 +65,8 @@ pub struct Shared {
     pub request_id: http::HeaderName,
     /// Peers whose request id is kept.
     pub trust: Trust,
+    /// Failed exchanges that are kept for support.
+    pub records: Records,
     /// Somebody wants to know who answered.
     pub access_log: bool,
 }
@@ -224,6 +229,8 @@ impl Failover {
         };
         self.leave(outgoing::live_head, &mut head, &matched);
         let spare = self.spare(&matched, &head, &body);
+        let Shared { records, request_id, .. } = &*self.0.shared;
+        let recording = Recording::of(records, &matched, request_id, &head, &body);
         let mut request = Some(Request::from_parts(head, body));
         let Some(asking) = self.asking(&matched) else {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
@@ -235,12 +242,18 @@ impl Failover {
                 if let Some(route) = &matched.route {
                     self.hear_veto(route, &mut response).await;
                 }
-                by_app(response.map(|body| Answer::App(body, places)))
+                by_app(match recording {
+                    None => response.map(|body| Answer::App(body, places)),
+                    Some(recording) => recording.answered(response, places),
+                })
             }
             Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
                 refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
             }
             Err(error) => {
+                if let Some(recording) = recording {
+                    recording.no_answer(&error);
+                }
                 drop(places);
                 self.instead(&matched, spare, error, &progress).await
             }

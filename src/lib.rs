@@ -37,6 +37,7 @@
 //! | **the way back** | |
 //! | [`replay`] | from the store to the app, once it is back |
 //! | [`mode`] | what people set: auto, forced, pass-through |
+//! | [`record`] | failed exchanges, kept for support |
 //! | [`veto`] | what the app says: not to be stood in for |
 //! | [`admin`] | page, API, metrics, health |
 //! | **small things that all may use** | |
@@ -57,6 +58,7 @@ pub mod failover;
 pub mod filter_chain;
 pub mod listener;
 pub mod mode;
+pub mod record;
 pub mod reload;
 pub mod replay;
 pub mod router;

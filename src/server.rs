@@ -31,6 +31,7 @@ use crate::{
     filter_chain::ChainConfig,
     listener::{self, Listening, PerClient},
     mode::Modes,
+    record::Records,
     reload::{self, Reload, Source},
     router::{LiveRoutes, RouteFault, Routes},
     stand_in::StandIn,
@@ -128,6 +129,7 @@ async fn start(
         None => None,
     };
 
+    let records = Records::default();
     let shared = Arc::new(Shared {
         role: config.role,
         stand_in: StandIn::new(&routes, store.clone(), counters.clone())
@@ -137,6 +139,7 @@ async fn start(
         budget: Budget::new(config.listen.limits.copied_bodies),
         request_id: request_id.clone(),
         trust: Trust::new(config.request_id.trust.iter().copied()),
+        records: records.clone(),
         access_log: config.log.access,
     });
     let listening = Listening {
@@ -177,6 +180,7 @@ async fn start(
         signing_key: config.replay.signing_key.clone(),
         hidden: hidden.clone(),
         tls,
+        records,
     };
     let (control, admin) =
         control::start(setup, admin_listener, health, stopping.clone(), admin_stopping)?;
@@ -208,8 +212,10 @@ fn announce(address: SocketAddr, admin: SocketAddr) -> io::Result<()> {
 /// Without a stand-in there is nothing to keep, unless something was kept before.
 fn needs_store(config: &Config) -> bool {
     let keeps = config.route.values().any(|route| route.stand_in.is_some());
+    // Who looks at the records of failed exchanges is in the audit log.
+    let records = config.route.values().any(|route| route.watch.record.is_some());
     // What people change in a pool of egress proxies is kept, too.
-    keeps || !config.egress.is_empty() || config.store.path.exists()
+    keeps || records || !config.egress.is_empty() || config.store.path.exists()
 }
 
 fn open_store(config: &Config, hidden: &Hidden) -> Result<Store, ServerError> {

@@ -27,6 +27,12 @@ async fn ask(fixture: &Fixture, arguments: &[&str]) -> Output {
     standin(arguments, &[("STANDIN_ADMIN", &admin)]).await
 }
 
+/// What a command says of a running standin.
+pub(crate) async fn asks(of: &Standin, arguments: &[&str]) -> String {
+    let admin = format!("http://{}", of.admin_address());
+    said(&standin(arguments, &[("STANDIN_ADMIN", &admin)]).await, 0)
+}
+
 #[track_caller]
 fn said(output: &Output, code: i32) -> String {
     let out = String::from_utf8(output.stdout.clone()).unwrap();

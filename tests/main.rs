@@ -27,6 +27,7 @@ mod limits;
 mod names;
 mod pass_through;
 mod promises;
+mod records;
 mod reload;
 mod replay;
 mod shop;

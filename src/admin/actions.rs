@@ -9,7 +9,7 @@ use super::{
     Admin,
     guard::Who,
     problem::Problem,
-    view::{ConfigStatus, EgressPoolView, EntryDetail, Impact, RunStatus, word},
+    view::{ConfigStatus, EgressPoolView, EntryDetail, Impact, RecordDetail, RunStatus, word},
 };
 use crate::{
     egress::Change,
@@ -245,6 +245,15 @@ impl Admin {
                 Err(Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, refused))
             }
         }
+    }
+
+    /// One record of a failed exchange; that somebody looked is written down before.
+    pub(crate) async fn record(&self, id: &str, who: &Who) -> Result<RecordDetail, Problem> {
+        let found = id.parse().ok().and_then(|id| self.handles.records.get(id));
+        let found = found.ok_or_else(|| Problem::no_such("record"))?;
+        let why = Why(format!("looked at a failed exchange of {}", found.route));
+        self.audit("record", &found.request_id, who, &why).await?;
+        Ok(RecordDetail::of(&found))
     }
 
     /// Whose bytes left in the clear is written down before they do.

@@ -2,6 +2,7 @@
 
 mod egress;
 mod entries;
+mod records;
 mod replay;
 mod system;
 
@@ -48,6 +49,8 @@ api! {
     get "/replay/impact" => replay::impact,
     post "/replay/runs/{id}/stop" => replay::stop,
     get "/replay/events" => replay::events,
+    get "/records" => records::list,
+    get "/records/{number}" => records::show,
     get "/egress" => egress::list,
     get "/egress/{pool}" => egress::show,
     post "/egress/{pool}/add" => egress::add,
@@ -91,6 +94,8 @@ api! {
         replay::impact,
         replay::stop,
         replay::events,
+        records::list,
+        records::show,
         egress::list,
         egress::show,
         egress::add,

@@ -6,6 +6,7 @@ mod bulkheads;
 mod egress;
 mod endpoints;
 mod family;
+mod records;
 
 use std::{
     fmt::Error,
@@ -68,6 +69,7 @@ impl Collector for Scrape {
         endpoints::encode(&now.1.upstreams, &mut out)?;
         bulkheads::encode(&now.1, &mut out)?;
         backups::encode(&now.1, &mut out)?;
+        records::encode(&self.0.records, &mut out)?;
         now.replays(&mut out)?;
         now.tls(&mut out)?;
         egress::encode(&now.1.egress, &mut out)?;

@@ -6,6 +6,7 @@ mod egress;
 mod entries;
 mod filters;
 mod overview;
+mod records;
 mod replay;
 mod story;
 mod worklist;
@@ -42,6 +43,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/replay/start", get(replay::confirm_start).post(replay::start))
         .route("/replay/{id}/stop", get(replay::confirm_stop).post(replay::stop))
         .route("/audit", get(audit::show))
+        .route("/records", get(records::list))
+        .route("/records/{id}", get(records::show))
         .route("/egress", get(egress::show))
         .route("/egress/change", get(egress::confirm).post(egress::change))
         .route("/egress/add", post(egress::add))
@@ -61,6 +64,8 @@ struct Frame {
     running: u64,
     /// Whether there is a pool of egress proxies.
     egress: bool,
+    /// Whether a route keeps failed exchanges.
+    records: bool,
     /// Shown on every page while stand-ins are forced.
     forced: Vec<Sentence>,
     /// What was just done.
@@ -79,6 +84,7 @@ impl Frame {
             work: status.held() + status.declined(),
             running: status.runs_going_on,
             egress: !status.egress.is_empty(),
+            records: status.records,
             forced: forced
                 .into_iter()
                 .filter(|s| s.text.to_lowercase().contains("forced"))

@@ -65,7 +65,7 @@ pub(crate) fn line_of(bytes: &[u8]) -> String {
 }
 
 /// Several lines: as [`line()`], but line feeds and tabs stay.
-fn block(text: &str) -> String {
+pub(crate) fn block(text: &str) -> String {
     visible(text, usize::MAX, |c| matches!(c, '\n' | '\t'))
 }
 

@@ -7,6 +7,7 @@ mod endpoint;
 mod entry;
 mod message;
 mod mode;
+mod record;
 mod route;
 mod run;
 mod sentence;
@@ -26,6 +27,7 @@ pub use self::{
     entry::{EntryDetail, EntryList, EntryView, HistoryView},
     message::{AnswerView, BodyView, Field, RequestView},
     mode::{ModeView, ModesView},
+    record::{RecordDetail, RecordList, RecordedMessage},
     route::{Answers, CapUse, RouteStatus, VetoView},
     run::{AuditView, Impact, RunList, RunStatus, VolumeView},
     sentence::{Sentence, Severity},

@@ -3,6 +3,7 @@
 
 mod entries;
 mod progress;
+mod records;
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -11,6 +12,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, pre
 pub(super) use self::{
     entries::{entries, entry},
     progress::Progress,
+    records::{record, records},
 };
 use crate::admin::{
     text,

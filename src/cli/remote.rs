@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 pub(super) use self::arguments::RemoteCommand;
 use self::{
-    arguments::{Decision, Entries, Mode, Replay, To, Which},
+    arguments::{Decision, Entries, Mode, RecordsCommand, Replay, To, Which},
     client::Client,
 };
 use super::{
@@ -15,7 +15,8 @@ use super::{
     output::{self, Progress},
 };
 use crate::admin::view::{
-    ConfigStatus, EntryDetail, EntryList, ModesView, RunList, RunStatus, Status,
+    ConfigStatus, EntryDetail, EntryList, ModesView, RecordDetail, RecordList, RunList, RunStatus,
+    Status,
 };
 
 /// Asks, and shows the answer.
@@ -31,6 +32,7 @@ pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
                 show::<Status>(to, &answer, output::status)
             }
             RemoteCommand::Entries(command) => entries(command).await,
+            RemoteCommand::Records(command) => records(command).await,
             RemoteCommand::Replay(command) => replay(command).await,
             RemoteCommand::Mode(command) => mode(command).await,
             RemoteCommand::Reload { because, to } => {
@@ -98,6 +100,19 @@ async fn decide(act: &str, decision: &Decision, extend: &Option<String>) -> Resu
 async fn decided(act: &str, decision: &Decision, extend: &Option<String>) -> Result<(), Failure> {
     let answer = decide(act, decision, extend).await?;
     show::<EntryDetail>(&decision.to, &answer, output::decided)
+}
+
+async fn records(command: &RecordsCommand) -> Result<(), Failure> {
+    match command {
+        RecordsCommand::List { to } => {
+            let answer = Client::new(to)?.get("/records", &[]).await?;
+            show::<RecordList>(to, &answer, output::records)
+        }
+        RecordsCommand::Show { id, to } => {
+            let answer = Client::new(to)?.get(&format!("/records/{id}"), &[]).await?;
+            show::<RecordDetail>(to, &answer, output::record)
+        }
+    }
 }
 
 async fn replay(command: &Replay) -> Result<(), Failure> {

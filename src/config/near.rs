@@ -87,7 +87,6 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("store", &["url", "seal_to"]),
     ("upstream.NAME", &["schedule", "schedules", "weight"]),
     ("route.NAME", &["cache", "reconcile", "rehearsal", "drill", "dedupe_guard", "schedule"]),
-    ("route.NAME.watch", &["record"]),
     ("route.NAME.stand_in", &["checks", "rehearsal", "drill", "notice"]),
     (
         "route.NAME.replay",

@@ -82,6 +82,17 @@ pub struct WatchConfig {
     #[serde(with = "units::durations")]
     #[schemars(with = "Vec<units::DurationText>")]
     pub slow: Vec<Duration>,
+    /// `"errors"`: request and answer of a failed exchange are kept for support, in memory, without credentials, cookies
+    /// and card data. Absent: nothing is kept.
+    pub record: Option<Recorded>,
+}
+
+/// Which exchanges are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Recorded {
+    /// Those without an answer of the app, or with a 5xx.
+    Errors,
 }
 
 /// `app_dedupes = { by = "x-request-id", for = "7d" }`

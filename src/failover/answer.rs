@@ -9,12 +9,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
+use super::recording::Recorded;
 use crate::upstream::{AnswerBody, AnswerFault, Places};
 
 /// See the module.
 pub enum Answer {
     /// Streams from the app, which is busy with it until its end.
     App(AnswerBody, Places),
+    /// The same, copied aside for support.
+    Recorded(Box<Recorded>),
     /// A stand-in answer or an honest error.
     Ours(Full<Bytes>),
 }
@@ -35,6 +38,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         match &mut *self {
             Self::App(body, _) => Pin::new(body).poll_frame(cx),
+            Self::Recorded(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Ours(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
@@ -42,6 +46,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::App(body, _) => body.is_end_stream(),
+            Self::Recorded(body) => body.is_end_stream(),
             Self::Ours(body) => body.is_end_stream(),
         }
     }
@@ -49,6 +54,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::App(body, _) => body.size_hint(),
+            Self::Recorded(body) => body.size_hint(),
             Self::Ours(body) => body.size_hint(),
         }
     }

@@ -276,7 +276,12 @@ impl Case {
         };
         let cause = Cause::new(reason, certainty, text.clone());
         match self.stand_in_for(who, cause, None).await {
-            Ok(Some(decided)) => Ok(decided),
+            Ok(Some(decided)) => {
+                if let Some(recording) = self.recording() {
+                    recording.not_given(&response);
+                }
+                Ok(decided)
+            }
             Err(refusal @ (Refusal::StoreFailed | Refusal::Body(_))) => {
                 self.raise_doubt(who, &text).await;
                 Err(refusal)
@@ -309,6 +314,9 @@ impl Case {
                 .map_or(Refusal::NoAnswer(error, worst), Refusal::Body));
         };
         tracing::debug!(route = &*self.route.name, %error, "no answer from the app");
+        if let Some(recording) = self.recording() {
+            recording.no_answer(&error);
+        }
         let still_under_way = attempt.filter(|_| reason == Reason::TimedOut);
         let cause = Cause::new(reason, certainty, error.to_string());
         let stood_in = self.stand_in_for(who, cause, still_under_way).await;

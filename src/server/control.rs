@@ -16,6 +16,7 @@ use crate::{
     clocks::Clocks,
     config::{AdminConfig, Role, SigningKey},
     mode::Modes,
+    record::Records,
     reload::{Reload, Reloader},
     replay::{Parts, Replay, Replayer},
     router::{LiveRoutes, Routes},
@@ -39,6 +40,7 @@ pub(super) struct Setup {
     pub(super) signing_key: Option<SigningKey>,
     pub(super) hidden: Hidden,
     pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) records: Records,
 }
 
 type Thread = JoinHandle<io::Result<()>>;
@@ -87,6 +89,7 @@ pub(super) fn start(
         clocks,
         role: setup.role,
         tls: setup.tls,
+        records: setup.records,
         started_at: UnixMillis::now(),
         draining,
         version: env!("CARGO_PKG_VERSION"),

@@ -183,6 +183,15 @@ impl RequestBody {
         Ok(Self::Whole(whole))
     }
 
+    /// Its bytes, where it was read whole before it is sent.
+    pub fn whole(&self) -> Option<Bytes> {
+        match self {
+            Self::Empty => Some(Bytes::new()),
+            Self::Whole(whole) => Some(whole.bytes.clone()),
+            Self::Streamed(..) | Self::Copied(_) => None,
+        }
+    }
+
     /// The same body from its start; none of one that only passes through.
     pub fn again(&self) -> Option<Self> {
         match self {

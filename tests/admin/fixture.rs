@@ -10,6 +10,7 @@ use standin::{
     clocks::Clocks,
     config::{AdminConfig, Config, Role},
     mode::Modes,
+    record::Records,
     reload::Reload,
     replay::{Parts, Replay, Replayer},
     router::{LiveRoutes, Routes},
@@ -33,6 +34,7 @@ pub struct Fixture {
     pub draining: watch::Sender<bool>,
     pub tasks: JoinSet<std::io::Result<()>>,
     pub stop: watch::Sender<bool>,
+    pub records: Records,
     handles: Handles,
     /// Kept and never run: nothing is sent.
     _replayer: Replayer,
@@ -99,7 +101,9 @@ impl Fixture {
         let tls = format!("cert = {cert:?}\nkey = {key:?}");
         let tls = standin::tls::server::load(&toml::from_str(&tls).unwrap(), true).unwrap();
         let (draining, is_draining) = watch::channel(false);
+        let records = Records::default();
         let handles = Handles {
+            records: records.clone(),
             store: store.clone(),
             replay: replay.clone(),
             modes,
@@ -131,6 +135,7 @@ impl Fixture {
             draining,
             tasks,
             stop,
+            records,
             handles,
             _folder: folder,
         }

@@ -146,7 +146,7 @@ weight = 3 # <-
 [route.a]
 match = "/"
 cache = {} # <-
-watch = { record = "errors" } # <-
+drill = {} # <-
 replay = { reconcile = {} } # <-
 [notice] # <-
 "#,

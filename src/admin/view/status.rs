@@ -50,6 +50,9 @@ pub struct Status {
     /// Pools of egress proxies, where there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<EgressSummary>,
+    /// Whether a route keeps failed exchanges.
+    #[serde(default)]
+    pub records: bool,
     /// Replay runs that go on now.
     pub runs_going_on: u64,
     pub connections_open: u64,
@@ -158,6 +161,7 @@ impl Status {
             switches: SwitchView::last_of(&known),
             egress,
             without_route: Answers::of(&handles.counters, 0),
+            records: known.all.iter().any(|route| route.config.watch.record.is_some()),
             runs_going_on: going_on as u64,
             connections_open: handles.counters.sum(|worker| &worker.connections_open),
             requests_in_flight: handles.counters.sum(|worker| &worker.requests_in_flight),

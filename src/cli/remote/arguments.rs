@@ -13,6 +13,9 @@ pub(in crate::cli) enum RemoteCommand {
     /// Look at stored requests, and decide about them.
     #[command(subcommand)]
     Entries(Entries),
+    /// Look at failed exchanges that were kept for support.
+    #[command(subcommand)]
+    Records(RecordsCommand),
     /// Start, watch and stop replay runs.
     #[command(subcommand)]
     Replay(Replay),
@@ -44,6 +47,22 @@ pub(in crate::cli) struct To {
     /// Print the API's JSON instead of tables.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum RecordsCommand {
+    /// List them, newest first.
+    List {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Show one, with what was said in it; that goes into the audit log.
+    Show {
+        /// Its number.
+        id: u64,
+        #[command(flatten)]
+        to: To,
+    },
 }
 
 #[derive(Debug, Subcommand)]

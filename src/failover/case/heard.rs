@@ -4,7 +4,7 @@ use http::Response;
 
 use super::{Case, Decided};
 use crate::{
-    failover::{Answer, by_app},
+    failover::{Answer, by_app, recording::Recording},
     replay::Live,
     stand_in::Identified,
     store::{Certainty, Outcome},
@@ -44,7 +44,21 @@ impl Case {
 
     pub(super) fn by_app(&mut self, response: Response<AnswerBody>) -> Decided {
         let places = std::mem::take(&mut self.places);
-        by_app(response.map(|body| Answer::App(body, places)))
+        by_app(match self.recording() {
+            None => response.map(|body| Answer::App(body, places)),
+            Some(recording) => recording.answered(response, places),
+        })
+    }
+
+    /// Of this exchange, where its route wants failed ones kept.
+    pub(super) fn recording(&self) -> Option<Box<Recording>> {
+        self.route.config.watch.record?;
+        let shared = &self.failover.0.shared;
+        let body = self.body.as_ref().and_then(Option::as_ref).map(|body| body.bytes.clone());
+        let took = UnixMillis::now().since(self.received_at);
+        let made =
+            Recording::made(&shared.records, &self.route, &shared.request_id, &self.head, body);
+        Some(made.that_took(took))
     }
 
     pub(super) fn says(&self, who: &Identified, response: &Response<AnswerBody>) -> Live {
