@@ -121,6 +121,16 @@ impl Expr {
         }
     }
 
+    /// Whether it looks at cookies.
+    pub fn reads_cookies(&self) -> bool {
+        self.compiled.roots.cookies
+    }
+
+    /// Whether it looks at the claims of a bearer token.
+    pub fn reads_token(&self) -> bool {
+        self.compiled.roots.jwt
+    }
+
     /// Whether it looks at the app's answer, which only the rules of `[route.NAME.replay]` have.
     pub fn reads_response(&self) -> bool {
         self.compiled.roots.response

@@ -176,10 +176,8 @@ fn of_replay(route: &RouteConfig) -> ReplayReport {
 }
 
 fn kept(route: &RouteConfig) -> Kept {
-    let redacted =
-        |name: &str| route.replay.redact.iter().any(|one| one.eq_ignore_ascii_case(name));
     Kept {
-        credentials: CREDENTIALS.into_iter().filter(|name| !redacted(name)).collect(),
+        credentials: CREDENTIALS.into_iter().filter(|name| !route.replay.drops(name)).collect(),
         dropped: route.replay.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
         labels: route.labels.keys().cloned().collect(),
     }
@@ -213,7 +211,8 @@ const ALL_CAUSES: [StandInOn; 7] = [
     StandInOn::Always,
 ];
 
-const DEFAULT_PRINCIPAL: &str = "JWT `iss` and `sub`, else a hash of Authorization, else nobody";
+const DEFAULT_PRINCIPAL: &str = "JWT `iss` and `sub`, else a hash of Authorization, else nobody: \
+                                 who knows another's key can be shown its answer";
 
 /// Request headers that commonly carry a secret.
 const CREDENTIALS: [&str; 6] =

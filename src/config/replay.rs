@@ -65,6 +65,13 @@ pub struct ReplayConfig {
     pub redact: Vec<String>,
 }
 
+impl ReplayConfig {
+    /// A header that is not kept with the entry.
+    pub fn drops(&self, header: &str) -> bool {
+        self.redact.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
+}
+
 /// When replays start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -59,6 +59,20 @@ impl RouteConfig {
         cause.needs_protection() && !told_apart
     }
 
+    /// What is written of the route speaks of cookies, and of no token: that may be all by which its clients differ.
+    pub fn knows_clients_by_cookies(&self) -> bool {
+        let at_most = self.stand_in.as_ref().map(|stand_in| &stand_in.at_most);
+        let customer = at_most.and_then(|most| most.per_customer.as_ref()?.by.as_ref());
+        let rules = self.stand_in.iter().map(|stand_in| &stand_in.accept_if);
+        let rules = rules.chain(customer).chain(&self.sequence_by).chain(self.labels.values());
+        let (mut cookies, mut tokens) = (self.replay.drops("cookie"), false);
+        for rule in rules {
+            cookies |= rule.reads_cookies();
+            tokens |= rule.reads_token();
+        }
+        cookies && !tokens
+    }
+
     /// What makes standin answer on this route: as written, or the default, which without protection is only what
     /// certainly never reached the app. Empty without `[stand_in]`.
     pub fn stands_in_on(&self) -> Vec<StandInOn> {

@@ -136,12 +136,20 @@ impl Config {
             found.add(&at(""), "without `app_dedupes` nothing protects replays: stands in only where no byte can have \
                  reached the app (connect, breaker), not on a timeout");
         }
-        if route.dedupe_by.is_some() && route.principal.is_none() {
-            found.add(
+        match (&route.principal, &route.dedupe_by) {
+            (Some(_), _) => {}
+            (None, Some(_)) => found.add(
                 &at(".dedupe_by"),
                 "without `principal`, clients who send no `Authorization` share their keys: one \
                  can be shown the answer to another's equal request",
-            );
+            ),
+            (None, None) if route.knows_clients_by_cookies() => found.add(
+                &at(""),
+                "its clients have cookies, and without `principal` only `Authorization` tells one from \
+                 another: who guesses another's `Idempotency-Key` can be shown the answer to an equal \
+                 request, or use the key up before it; `principal = \"request.cookies.NAME\"` tells them apart",
+            ),
+            (None, None) => {}
         }
         if route.dedupe_by.is_some()
             && route
@@ -292,6 +300,26 @@ mod tests {
             answer = { status = 201 }
         "#;
         assert_eq!(warnings(text), [""; 0]);
+    }
+
+    #[test]
+    fn clients_with_cookies_need_a_principal() {
+        let found = |route: &str, more: &str| {
+            let text = format!(
+                "[route.a]\nmatch = \"POST /a\"\napp_dedupes = {{ by = \"x-request-id\", for = \"7d\" }}\n{route}\n\
+                 [route.a.stand_in]\naccept_if = \"body.n == 1\"\nanswer = {{ status = 201 }}\n{more}\n"
+            );
+            let told = warnings(&text);
+            assert!(told.iter().all(|warning| warning.contains("cookies")), "{told:?}");
+            told.len()
+        };
+        let by_cookie = "at_most = { per_customer = { by = \"request.cookies.id\", count = 1, within = \"1h\" } }";
+        assert_eq!(found("labels = { session = \"request.cookies.session\" }", ""), 1);
+        assert_eq!(found("", by_cookie), 1);
+        assert_eq!(found("", "[route.a.replay]\nredact = [\"Cookie\"]"), 1);
+        assert_eq!(found("", ""), 0);
+        assert_eq!(found("principal = \"request.cookies.session\"", by_cookie), 0);
+        assert_eq!(found("labels = { user = \"jwt.sub\" }", by_cookie), 0, "they have tokens too");
     }
 
     #[test]

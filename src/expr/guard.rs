@@ -37,6 +37,8 @@ pub(super) struct Roots {
     pub(super) request: bool,
     pub(super) body: bool,
     pub(super) jwt: bool,
+    /// `request.cookies`, or the field itself.
+    pub(super) cookies: bool,
     pub(super) reason: bool,
     pub(super) now: bool,
     pub(super) response: bool,
@@ -117,6 +119,9 @@ impl<'t> Check<'t> {
                 }
                 let seen = self.roots.answer_body;
                 self.node(&select.operand, below, loops)?;
+                if matches!(&select.operand.expr, Expr::Ident(name) if name == "request") {
+                    self.roots.cookies |= select.field == "cookies";
+                }
                 // Its status and its headers can be looked at without it.
                 if matches!(&select.operand.expr, Expr::Ident(name) if name == "response") {
                     self.roots.answer_body = seen || select.field == "body";
@@ -198,7 +203,7 @@ impl<'t> Check<'t> {
     }
 
     /// `request.headers["X-Shop"]` would never be found: names are in lower case.
-    fn header_key(&self, function: &str, args: &[IdedExpr]) -> Result<(), ExprFault> {
+    fn header_key(&mut self, function: &str, args: &[IdedExpr]) -> Result<(), ExprFault> {
         let (true, [of, key]) = (function == operators::INDEX, args) else { return Ok(()) };
         let (Expr::Select(of), Expr::Literal(LiteralValue::String(key))) = (&of.expr, &key.expr)
         else {
@@ -206,6 +211,7 @@ impl<'t> Check<'t> {
         };
         let headers = of.field == "headers"
             && matches!(&of.operand.expr, Expr::Ident(name) if name == "request" || name == "response");
+        self.roots.cookies |= headers && key.inner() == "cookie";
         if headers && key.inner().bytes().any(|byte| byte.is_ascii_uppercase()) {
             let lower = key.inner().to_ascii_lowercase();
             return Err(ExprFault(format!(

@@ -344,6 +344,19 @@ fn rules_over_the_answer() {
 }
 
 #[test]
+fn a_rule_that_looks_at_cookies_or_a_token_is_known() {
+    let reads = |source: &str| {
+        let rule = Expr::compile(source).unwrap();
+        (rule.reads_cookies(), rule.reads_token())
+    };
+    assert_eq!(reads("request.cookies.session"), (true, false));
+    assert_eq!(reads("has(request.cookies.session) || body.a == 1"), (true, false));
+    assert_eq!(reads("request.headers[\"cookie\"]"), (true, false));
+    assert_eq!(reads("jwt.sub"), (false, true));
+    assert_eq!(reads("body.cookies == request.headers[\"x-cookie\"]"), (false, false));
+}
+
+#[test]
 fn a_rule_that_looks_at_the_answers_body_is_known() {
     for (source, reads) in [
         ("response.status == 201", false),
