@@ -224,7 +224,10 @@ mod tests {
         for at in 0..1000 {
             records.put(record(at, 10));
         }
-        let kept = || (lock(&records.0.kept).all.len(), lock(&records.0.kept).bytes);
+        let kept = || {
+            let kept = lock(&records.0.kept);
+            (kept.all.len(), kept.bytes)
+        };
         assert_eq!(kept().0, MOST);
         records.put(record(1000, 4 << 20));
         assert_eq!(kept(), (0, 0), "one that is larger than all may be has no room");
