@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use crate::{
     client_body::ReceivedBody, config::SigningKey, failover::Current, signature::is_genuine,
+    stand_in::secrets::names_a_card,
 };
 
 /// What the chain is built from.
@@ -50,7 +51,7 @@ pub fn filter_chain(config: &ChainConfig, failover: Current) -> impl RequestServ
     let chain =
         InFlightLimitLayer::new(config.max_in_flight, Arc::clone(&config.in_flight)).layer(chain); // before any work is done
     let chain = CatchPanicLayer.layer(chain); // a bug costs one request, not the process
-    AccessLogLayer::new(config.access_log, config.request_id.clone()).layer(chain) // outside the catcher: a panic is logged as the 500 it becomes
+    AccessLogLayer::new(config.access_log, config.request_id.clone(), names_a_card).layer(chain) // outside the catcher: a panic is logged as the 500 it becomes
 }
 
 /// Marks of a replay are kept only where another standin signed them.

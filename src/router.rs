@@ -34,6 +34,8 @@ pub struct Route {
     /// Position of the upstream among all.
     pub upstream_index: usize,
     pub breaker: Arc<RouteBreaker>,
+    /// The more specific routes that a path of this one could mean to an app, where it stands in.
+    rivals: Vec<usize>,
     /// What the app has said to being stood in for.
     pub veto: Arc<Veto>,
     /// From the request fully sent to the head of the answer.
@@ -81,7 +83,8 @@ pub struct Matched {
     pub upstream_index: usize,
     /// Path parameters, decoded.
     pub params: Vec<(String, String)>,
-    /// Two parsers could read the path in two ways: it is passed through and never stood in for.
+    /// False where two parsers could read the path in two ways, or the app could take it for one of a more specific
+    /// route: then it is passed through and never stood in for.
     pub exact_path: bool,
 }
 
@@ -166,7 +169,12 @@ impl Routes {
             let veto = Veto::of(&upstream.name, before.map(|before| &before.veto));
             let before = before.and_then(|before| before.bulkhead.as_ref());
             let breaker = upstream.of_route(&name);
+            let is_rival = |other: &Arc<Route>| {
+                config.stand_in.is_some() && other.pattern.could_meet(&pattern)
+            };
+            let rivals = all.iter().filter(|other| is_rival(other)).map(|other| other.index);
             all.push(Arc::new(Route {
+                rivals: rivals.collect(),
                 breaker,
                 veto,
                 name,
@@ -231,12 +239,15 @@ impl Routes {
                 continue;
             }
             if let Some(params) = route.pattern.match_path(&path.path) {
-                let upstream_index = route.upstream_index;
+                let could_be = |rival: &usize| {
+                    let rival = &self.all[*rival];
+                    rival.takes(request.method(), host) && rival.pattern.could_mean(&path.path)
+                };
                 return Matched {
                     route: Some(Arc::clone(route)),
-                    upstream_index,
+                    upstream_index: route.upstream_index,
                     params,
-                    exact_path: path.exact,
+                    exact_path: path.exact && !route.rivals.iter().any(could_be),
                 };
             }
         }
@@ -307,5 +318,24 @@ mod tests {
         let request = Request::builder().method("POST").uri("/a/../orders").body(()).unwrap();
         let matched = routes.find(&request);
         assert!(matched.route.is_some() && !matched.exact_path);
+    }
+
+    #[test]
+    fn what_the_app_could_take_for_another_route_is_marked_where_it_would_be_stood_in_for() {
+        let text = "[upstream.app]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+                    [route.special]\nmatch = \"POST /a/special/{id}\"\n\
+                    [route.any]\nmatch = \"POST /a/{rest...}\"\n\
+                    stand_in = { accept_if = \"true\", answer = { status = 200 } }\n";
+        let routes = Routes::new(&toml::from_str(text).unwrap()).unwrap();
+        let is_exact = |path: &str| {
+            let request = Request::builder().method("POST").uri(path).body(()).unwrap();
+            let matched = routes.find(&request);
+            (&*matched.route.unwrap().name == "any").then_some(matched.exact_path)
+        };
+        assert_eq!(is_exact("/a/special/1"), None);
+        assert_eq!(is_exact("/a/special/1/"), Some(false));
+        assert_eq!(is_exact("/a/Special/1"), Some(false));
+        assert_eq!(is_exact("/a/special/1/2"), Some(true));
+        assert_eq!(is_exact("/a/other/"), Some(true));
     }
 }

@@ -147,6 +147,35 @@ async fn what_is_not_low_risk_is_refused_and_not_kept() {
     app.receives_in_order([good, good]).await;
 }
 
+/// Many apps do not mind letter case nor a slash at the end: what a strict route guards is not taken by a looser one next
+/// to it because it is spelled otherwise.
+#[tokio::test]
+async fn a_strict_route_is_not_walked_around_by_spelling() {
+    let mut app = App::start().await;
+    let rule = "accept_if = \"body.cents <= 5000\"\nanswer = { status = 201 }";
+    let standin = Standin::start(&format!(
+        "[upstream.shop]\nendpoints = [\"http://{}\"]\n\
+         [route.transfers]\nmatch = \"POST /pay/transfers/{{id}}\"\n\
+         [route.pay]\nmatch = \"POST /pay/{{rest...}}\"\n{PROTECTED}\n[route.pay.stand_in]\n{rule}\n",
+        app.address()
+    ))
+    .await;
+    standin.upstream_is("up").await;
+    app.stop().await;
+    let to = |path: &'static str| {
+        let mut request = checkout(&json!({ "cents": 100 }));
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    for path in ["/pay/transfers/1", "/pay/transfers/1/", "/pay/Transfers/1", "/PAY/transfers/1"] {
+        let answer = standin.send(to(path)).await;
+        assert!(answer.status.is_server_error() && !is_stood_in(&answer), "{path}: {answer:?}");
+    }
+    for path in ["/pay/bills/1", "/pay/bills/1/", "/pay/transfers/1/receipt"] {
+        assert!(is_stood_in(&standin.send(to(path)).await), "{path}");
+    }
+}
+
 /// Trailers are kept as headers are, so they are searched as headers are, by value and by name.
 #[tokio::test]
 async fn card_data_in_trailers_is_not_kept() {

@@ -23,12 +23,16 @@ pub struct AnsweredBy(pub &'static str);
 pub struct AccessLogLayer {
     on: bool,
     request_id: HeaderName,
+    is_secret: IsSecret,
 }
+
+/// Whether a path has something in it that no log may have.
+pub type IsSecret = fn(&str) -> bool;
 
 impl AccessLogLayer {
     /// `request_id` is the field of the response that the id is read from.
-    pub fn new(on: bool, request_id: HeaderName) -> Self {
-        Self { on, request_id }
+    pub fn new(on: bool, request_id: HeaderName, is_secret: IsSecret) -> Self {
+        Self { on, request_id, is_secret }
     }
 }
 
@@ -36,7 +40,8 @@ impl<S> Layer<S> for AccessLogLayer {
     type Service = AccessLog<S>;
 
     fn layer(&self, inner: S) -> AccessLog<S> {
-        AccessLog { inner, request_id: self.on.then(|| self.request_id.clone()) }
+        let request_id = self.on.then(|| self.request_id.clone());
+        AccessLog { inner, request_id, is_secret: self.is_secret }
     }
 }
 
@@ -45,6 +50,7 @@ pub struct AccessLog<S> {
     inner: S,
     /// None when the log is off.
     request_id: Option<HeaderName>,
+    is_secret: IsSecret,
 }
 
 impl<S, B, RB> Service<Request<B>> for AccessLog<S>
@@ -61,7 +67,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let line = self.request_id.as_ref().map(|name| Line::begin(&request, name));
+        let line = |name| Line::begin(&request, name, self.is_secret);
+        let line = self.request_id.as_ref().map(line);
         ResponseFuture { future: self.inner.call(request), line }
     }
 }
@@ -151,6 +158,7 @@ struct Line {
     begun: Instant,
     method: Method,
     uri: Uri,
+    is_secret: IsSecret,
     request_id_name: HeaderName,
     request_id: Option<HeaderValue>,
     status: Option<StatusCode>,
@@ -161,11 +169,12 @@ struct Line {
 }
 
 impl Line {
-    fn begin<B>(request: &Request<B>, request_id: &HeaderName) -> Self {
+    fn begin<B>(request: &Request<B>, request_id: &HeaderName, is_secret: IsSecret) -> Self {
         Self {
             begun: Instant::now(),
             method: request.method().clone(),
             uri: request.uri().clone(),
+            is_secret,
             request_id_name: request_id.clone(),
             request_id: None,
             status: None,
@@ -185,11 +194,13 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        let path = self.uri.path();
+        let path = if (self.is_secret)(path) { HIDDEN } else { start_of(path) };
         tracing::info!(
             target: "access",
             request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok()),
             method = start_of(self.method.as_str()),
-            path = start_of(self.uri.path()),
+            path,
             status = self.status.map(|status| status.as_u16()),
             answered_by = self.answered_by,
             bytes = self.bytes,
@@ -206,6 +217,9 @@ fn start_of(text: &str) -> &str {
 }
 
 const LONGEST: usize = 256;
+
+/// Stands for a path that is kept to oneself.
+const HIDDEN: &str = "(not logged: it has a card number in it)";
 
 #[cfg(test)]
 mod tests {
@@ -272,7 +286,8 @@ mod tests {
     }
 
     fn layer(on: bool) -> AccessLogLayer {
-        AccessLogLayer::new(on, HeaderName::from_static("x-request-id"))
+        let is_secret = |path: &str| path.contains("4111");
+        AccessLogLayer::new(on, HeaderName::from_static("x-request-id"), is_secret)
     }
 
     fn request(uri: &str) -> Request<()> {
@@ -319,6 +334,14 @@ mod tests {
         assert_eq!(complete, ["false", "false", "true"]);
         assert!(!lines[0].contains_key("status"));
         assert_eq!(lines[1]["status"], "201");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_with_a_secret_in_it_is_kept_to_oneself() {
+        let (lines, _guard) = recorded();
+        let mut service = layer(true).layer(Inner(answer));
+        text(service.call(request("/pay/4111")).await.unwrap().into_body()).await;
+        assert_eq!(lines.lock().unwrap()[0]["path"], HIDDEN);
     }
 
     #[tokio::test]

@@ -83,6 +83,49 @@ impl RoutePattern {
         rest.is_none().then_some(params)
     }
 
+    /// Whether an app may take the path for one of these: many do not mind letter case, nor a slash at the end.
+    pub fn could_mean(&self, path: &str) -> bool {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let mut left = Some(path.strip_suffix('/').unwrap_or(path));
+        for segment in self.without_last_slash() {
+            if matches!(segment, Segment::Rest(_)) {
+                return true;
+            }
+            let Some(text) = left else { return false };
+            let (head, rest) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+            match segment {
+                Segment::Literal(literal) if !same_letters(literal, head) => return false,
+                Segment::Param(_) if head.is_empty() => return false,
+                _ => left = rest,
+            }
+        }
+        left.is_none_or(str::is_empty)
+    }
+
+    /// Whether there may be a path that one of them takes, and that an app may take for one of the other's.
+    pub fn could_meet(&self, other: &Self) -> bool {
+        if self.method.as_ref().zip(other.method.as_ref()).is_some_and(|(a, b)| a != b) {
+            return false;
+        }
+        let (one, two) = (self.without_last_slash(), other.without_last_slash());
+        for pair in one.iter().zip(two) {
+            match pair {
+                (Segment::Rest(_), _) | (_, Segment::Rest(_)) => return true,
+                (Segment::Literal(a), Segment::Literal(b)) if !same_letters(a, b) => return false,
+                _ => {}
+            }
+        }
+        let more = if one.len() > two.len() { &one[two.len()..] } else { &two[one.len()..] };
+        more.first().is_none_or(|next| matches!(next, Segment::Rest(_)))
+    }
+
+    fn without_last_slash(&self) -> &[Segment] {
+        match self.segments.split_last() {
+            Some((Segment::Literal(last), before)) if last.is_empty() => before,
+            _ => &self.segments,
+        }
+    }
+
     /// Whether both take exactly the same requests: names of parameters do not matter.
     pub fn same_requests(&self, other: &Self) -> bool {
         self.method == other.method
@@ -107,6 +150,11 @@ impl RoutePattern {
             .then_with(|| ranks(self).cmp(&ranks(other)))
             .then_with(|| method(self).cmp(&method(other)))
     }
+}
+
+fn same_letters(one: &str, two: &str) -> bool {
+    one.eq_ignore_ascii_case(two)
+        || !(one.is_ascii() && two.is_ascii()) && one.to_lowercase() == two.to_lowercase()
 }
 
 impl Segment {
@@ -244,6 +292,32 @@ mod tests {
         assert!(!pattern("GET /a/{x}").same_requests(&pattern("GET /a/{x...}")));
         assert!(!pattern("GET /a/{x}").same_requests(&pattern("/a/{x}")));
         assert!(!pattern("/a/b").same_requests(&pattern("/a/c")));
+    }
+
+    #[test]
+    fn apps_may_mean_the_same_by_other_letters_and_a_last_slash() {
+        let could = |text: &str, path: &str| pattern(text).could_mean(path);
+        for path in ["/a/special/7", "/A/Special/7", "/a/special/7/", "/a/SPECIAL/x/"] {
+            assert!(could("/a/special/{id}", path), "{path}");
+        }
+        for path in ["/a/special", "/a/special/", "/a/special/7/8", "/a/specials/7", "/a"] {
+            assert!(!could("/a/special/{id}", path), "{path}");
+        }
+        assert!(could("/", "/") && could("/a/", "/A") && could("/a", "/a/") && !could("/", "/a"));
+        assert!(could("/caf%C3%A9/{rest...}", "/CAFÉ/x/y") && could("/f/{rest...}", "/f/"));
+    }
+
+    #[test]
+    fn patterns_meet_where_one_path_could_mean_both() {
+        let meet = |one: &str, two: &str| {
+            let (one, two) = (pattern(one), pattern(two));
+            assert_eq!(one.could_meet(&two), two.could_meet(&one));
+            one.could_meet(&two)
+        };
+        assert!(meet("POST /a/special/{id}", "POST /a/{rest...}"));
+        assert!(meet("/a/{x}", "/A/b/") && meet("/{x}/b", "/a/{y}") && meet("/a", "/a/{rest...}"));
+        assert!(!meet("POST /a/{x}", "GET /a/{x}") && !meet("/a/{x}", "/b/{rest...}"));
+        assert!(!meet("/a", "/a/{x}") && !meet("/a/b", "/a/c"));
     }
 
     #[test]

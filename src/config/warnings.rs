@@ -1,8 +1,8 @@
 //! What works, but perhaps not as meant. `check` and the start of `run` show it.
 
 use super::{
-    Config, DedupesBy, EgressConfig, EndpointIs, Ephemeral, Role, RouteConfig, RoutePattern,
-    StandInConfig, StandInOn, UpstreamConfig, Warning,
+    Config, EgressConfig, EndpointIs, Ephemeral, Role, RouteConfig, RoutePattern, StandInConfig,
+    StandInOn, UpstreamConfig, Warning,
     units::{write_duration, write_size},
 };
 
@@ -150,18 +150,6 @@ impl Config {
                  request, or use the key up before it; `principal = \"request.cookies.NAME\"` tells them apart",
             ),
             (None, None) => {}
-        }
-        if route.dedupe_by.is_some()
-            && route
-                .app_dedupes
-                .as_ref()
-                .is_some_and(|dedupes| dedupes.by == DedupesBy::IdempotencyKey)
-        {
-            found.add(
-                &at(".app_dedupes.by"),
-                "a client's own Idempotency-Key goes on to the app: if it sends another one with the next try of what \
-                 `dedupe_by` calls the same, the app does not notice; \"x-request-id\" stays the same",
-            );
         }
         let budget = self.listen.limits.copied_bodies;
         if stand_in.max_body > budget {
@@ -355,13 +343,6 @@ mod tests {
             [route.b]
             match = "GET /b"
             sequence_by = "request.path"
-            [route.c]
-            match = "POST /c"
-            dedupe_by = "body.id"
-            app_dedupes = { by = "idempotency-key", for = "7d" }
-            [route.c.stand_in]
-            accept_if = "body.id != ''"
-            answer = { status = 200 }
         "#;
         let found = warnings(text).join("\n");
         for key in [
@@ -376,7 +357,6 @@ mod tests {
             "route.a.stand_in.answer.status",
             "route.a.match",
             "route.b.sequence_by",
-            "route.c.app_dedupes.by",
         ] {
             assert!(found.contains(&format!("`{key}")), "{key} is not in\n{found}");
         }

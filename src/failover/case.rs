@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     client_body::{BodyFault, FromClient},
-    config::Role,
+    config::{DedupesBy, Role},
     mode::Mode,
     replay::Live,
     router::{Matched, Route},
@@ -193,12 +193,19 @@ impl Case {
         {
             self.head.headers.insert(self.failover.0.shared.request_id.clone(), value);
         }
-        if !self.head.headers.contains_key(IDEMPOTENCY_KEY)
-            && let Ok(value) = HeaderValue::from_str(&who.identity.key_text)
+        if (self.replaces_keys(&who) || !self.head.headers.contains_key(IDEMPOTENCY_KEY))
+            && let Ok(value) = HeaderValue::from_bytes(who.identity.key_text.as_bytes())
         {
             self.head.headers.insert(IDEMPOTENCY_KEY, value);
         }
         Ok(who)
+    }
+
+    /// The app knows duplicates by the key, and the route knows better than its clients which those are: a client may
+    /// give each try of one order a key of its own.
+    fn replaces_keys(&self, who: &Identified) -> bool {
+        let dedupes = self.route.config.app_dedupes.as_ref();
+        who.by_route && dedupes.is_some_and(|dedupes| dedupes.by == DedupesBy::IdempotencyKey)
     }
 
     /// Stands in without an attempt.

@@ -50,6 +50,8 @@ pub struct Identified {
     pub request_id: String,
     /// The key is the client's or the route's: another request may have it.
     pub by_client: bool,
+    /// The route itself has given it (`dedupe_by`).
+    pub by_route: bool,
     pub sequence: Option<Digest>,
     doubt: Option<ExprFault>,
 }
@@ -203,6 +205,7 @@ impl Policy {
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
         let found = identity::identify(&self.route, upstream, &self.config, &facts, key);
         let by_client = found.kind != KeyKind::RequestId;
+        let by_route = found.kind == KeyKind::Expression;
         let request_id = if by_client {
             let Identity { principal, key_text, .. } = &found.identity;
             identity::derived_request_id(&self.route, principal, found.kind, key_text)
@@ -210,7 +213,7 @@ impl Policy {
             asked.id.to_owned()
         };
         let identity::Identified { identity, sequence, doubt, .. } = found;
-        Ok(Identified { identity, request_id, by_client, sequence, doubt })
+        Ok(Identified { identity, request_id, by_client, by_route, sequence, doubt })
     }
 
     /// Low risk: what the caps count, the answer, the labels.

@@ -37,6 +37,11 @@ pub fn carries_card_data(
     })
 }
 
+/// Whether a path carries a card number: then no log may have it either.
+pub fn names_a_card(path: &str) -> bool {
+    in_target(path).is_some()
+}
+
 fn in_json(value: &Json<'_>) -> Option<&'static str> {
     match value {
         Json::Text(text) => has_card_number(text.as_bytes()).then_some("a card number in the body"),

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::{Case, Decided};
 use crate::{
-    config::DedupesBy,
     failover::Refusal,
-    stand_in::{Cause, IDEMPOTENCY_KEY, Identified, StandIn, dedupe::Place},
-    store::{Certainty, Digest, Entry, HeldReason, KeyState, Outcome, Reason, Seq, SequenceState},
+    stand_in::{Cause, Identified, StandIn, dedupe::Place},
+    store::{Certainty, Digest, HeldReason, KeyState, Outcome, Reason, Seq, SequenceState},
     telemetry::Answered,
     time::UnixMillis,
     upstream::request_body::WaitsFor,
@@ -109,20 +108,12 @@ impl Case {
 
     /// Whether the app would notice a closed entry that comes a second time. What cannot be read is not sent on.
     async fn is_protected(&self, seq: Seq) -> bool {
-        let Some(dedupes) = &self.route.config.app_dedupes else { return false };
-        let Ok(entry) = self.stand_in().store().load(seq).await else { return false };
-        let until = self.route.protected_until(entry.received_at);
+        if self.route.config.app_dedupes.is_none() {
+            return false;
+        }
+        let entry = self.stand_in().store().load(seq).await;
+        let until = entry.ok().and_then(|entry| self.route.protected_until(entry.received_at));
         until.is_some_and(|until| UnixMillis::now() < until)
-            && (dedupes.by != DedupesBy::IdempotencyKey || self.carries_the_key_of(&entry))
-    }
-
-    /// Whether the app would see one `Idempotency-Key`: where `dedupe_by` says what is the same, a client may send a new
-    /// one with each try.
-    fn carries_the_key_of(&self, entry: &Entry) -> bool {
-        let mut headers = entry.request.headers.iter();
-        let sent = headers.find(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY.as_str()));
-        let sent = sent.map_or(entry.identity.key_text.as_bytes(), |(_, value)| value);
-        self.head.headers.get(IDEMPOTENCY_KEY).is_some_and(|now| now.as_bytes() == sent)
     }
 
     /// Goes behind the stored requests of its sequence; behind a held one it cannot.

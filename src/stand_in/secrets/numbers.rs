@@ -3,6 +3,37 @@
 
 /// Whether a card number stands in `text`.
 pub(super) fn has_card_number(text: &[u8]) -> bool {
+    match with_plain_digits(text) {
+        None => has_plain(text),
+        Some(plain) => has_plain(&plain),
+    }
+}
+
+/// Digits of full width (U+FF10 to U+FF19) as plain ones, where there are any: keyboards for East Asian scripts write them,
+/// and apps read them.
+fn with_plain_digits(text: &[u8]) -> Option<Vec<u8>> {
+    let first = memchr::memmem::find(text, FULL_WIDTH)?;
+    let mut plain = text[..first].to_vec();
+    let mut rest = &text[first..];
+    while let Some((&byte, after)) = rest.split_first() {
+        match rest {
+            [0xEF, 0xBC, last @ 0x90..=0x99, after @ ..] => {
+                plain.push(last - 0x90 + b'0');
+                rest = after;
+            }
+            _ => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    Some(plain)
+}
+
+/// How a character of full width begins in UTF-8.
+const FULL_WIDTH: &[u8] = &[0xEF, 0xBC];
+
+fn has_plain(text: &[u8]) -> bool {
     let mut at = 0;
     while text.len() - at >= SHORTEST
         && let Some(start) = next_digit(text, at)
@@ -216,6 +247,11 @@ mod tests {
         for card in TEST_CARDS {
             assert!(has_card_number(card.as_bytes()), "{card}");
             assert!(has_card_number(format!("card {card}, exp 12/29").as_bytes()), "{card}");
+            let wide = |digit: char| {
+                digit.to_digit(10).and_then(|digit| char::from_u32(0xFF10 + digit)).unwrap_or(digit)
+            };
+            let wide: String = format!("no. {card}!").chars().map(wide).collect();
+            assert!(has_card_number(wide.as_bytes()), "{wide}");
             assert!(has_card_number(format!("{card} 12 29 123").as_bytes()), "{card}");
             assert!(has_card_number(format!("%B{card}^DOE/JOHN^2912").as_bytes()), "{card}");
             assert!(has_card_number(format!(";{card}=2912101?").as_bytes()), "{card}");
