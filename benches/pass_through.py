@@ -180,25 +180,35 @@ def compare(args, proxies, folder):
 
 
 def memory(args, proxies, folder):
-    """Idle keep-alive connections that have each made a request, then 256 busy ones."""
+    """Idle keep-alive connections that have each made a request, then busy ones with large answers."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print("| | at start | idle connections | KiB a connection | under 256 busy ones |\n|---|---|---|---|---|")
+    print("| | at start | idle connections | KiB an idle one | under 256 busy ones | KiB a busy one |\n|---|---|---|---|---|---|")
     for proxy in proxies:
         start, open_ones, cells = proxy.memory(), [], []
         for count in (1000, min(args.idle, most - 1000)):
             while len(open_ones) < count:
-                connection = socket.create_connection(("127.0.0.1", proxy.port))
+                # One address has too few ports for all of them.
+                source = (f"127.0.0.{2 + len(open_ones) // 5000}", 0)
+                connection = socket.create_connection(("127.0.0.1", proxy.port), source_address=source)
                 connection.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200"), proxy.name
                 open_ones.append(connection)
+            time.sleep(3)  # What is quiet for a second counts as idle.
             now = proxy.memory()
             cells.append(f"{count:,}: {now / 1024:.1f} MiB")
         per = (now - start) / len(open_ones)
-        for connection in open_ones:
+        for connection in open_ones:  # They are all still there.
+            connection.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200"), proxy.name
             connection.close()
-        subprocess.run(["wrk", "-t1", "-c256", "-d3s", f"http://127.0.0.1:{proxy.port}/big"], capture_output=True)
-        print(f"| {proxy.name} | {start / 1024:.1f} MiB | {', '.join(cells)} | {per:.1f} | {proxy.memory() / 1024:.1f} MiB |", flush=True)
+        time.sleep(1)
+        before, busy = proxy.memory(), 0
+        load = subprocess.Popen(["wrk", "-t1", "-c256", "-d4s", f"http://127.0.0.1:{proxy.port}/big"], stdout=subprocess.DEVNULL)
+        while load.poll() is None:
+            busy = max(busy, proxy.memory())
+            time.sleep(0.2)
+        print(f"| {proxy.name} | {start / 1024:.1f} MiB | {', '.join(cells)} | {per:.1f} | {busy / 1024:.1f} MiB | {max(0, busy - before) / 256:.1f} |", flush=True)
 
 
 def main():

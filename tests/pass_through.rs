@@ -432,7 +432,7 @@ async fn a_websocket_goes_through_where_nobody_stands_in() {
     );
 }
 
-/// Of a connection that is quiet for a second the listener keeps little more than its socket. Nobody notices.
+/// Of a connection that is quiet for a moment the listener keeps little more than its socket. Nobody notices.
 #[tokio::test]
 async fn a_connection_that_was_quiet_for_long_goes_on_like_any_other() {
     tokio::join!(quiet_now_and_then("/plain"), quiet_now_and_then("/stood-in"));
