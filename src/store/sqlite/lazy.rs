@@ -27,6 +27,8 @@ pub(in crate::store) struct Indexer {
     gathered: Option<Segment>,
     /// Whole, and being written.
     written: Option<Segment>,
+    /// The watermark, once it was read: it is asked for after each batch.
+    indexed_to: Option<i64>,
 }
 
 impl Indexer {
@@ -79,7 +81,11 @@ impl Database {
             return Ok(indexer.is_behind(last));
         }
         if indexer.gathered.is_none() {
-            let indexed_to = number(connection, INDEXED_TO)?.unwrap_or(0);
+            let indexed_to = match indexer.indexed_to {
+                Some(read) => read,
+                None => number(connection, INDEXED_TO)?.unwrap_or(0),
+            };
+            indexer.indexed_to = Some(indexed_to);
             if last - indexed_to < BEGIN {
                 return Ok(false);
             }
