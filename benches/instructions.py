@@ -89,15 +89,15 @@ class Origin:
 class Client:
     """One connection, one request at a time."""
 
-    def __init__(self, port):
+    def __init__(self, log):
         for _ in range(600):
-            try:
-                self.connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+            said = re.search(r"^listening on ([\d.]+):(\d+)$", log.read_text(), re.M)
+            if said:
                 break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
+            time.sleep(0.1)
         else:
-            sys.exit("standin does not listen")
+            sys.exit(f"standin does not listen; see {log}")
+        self.connection = socket.create_connection((said[1], int(said[2])), timeout=60)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = self.connection.makefile("rb")
 
@@ -106,22 +106,17 @@ class Client:
         return int(message(self.stream).split()[1])
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def run(binary, case, count, folder):
     """Instructions of a whole run with `count` requests, and callgrind's file."""
     _, what, app_is_gone, status = CASES[case]
-    origin, port, out = Origin(), free_port(), folder / f"{case}-{count}.callgrind"
-    store = folder / f"{case}-{count}.db"
+    origin, out = Origin(), folder / f"{case}-{count}.callgrind"
+    store, said = folder / f"{case}-{count}.db", folder / f"{case}-{count}.log"
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", str(binary), "run", "-c", str(HERE / "pass_through.toml"),
-               "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free_port()}"]
-    with open(folder / "standin.log", "ab") as log:
+               "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    with open(said, "wb") as log:
         standin = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "UPSTREAM": origin.address, "STORE": str(store)})
     try:
-        client = Client(port)
+        client = Client(said)
         for _ in range(20):
             assert client.ask(request("GET", "/small")) == 200
         if app_is_gone:
@@ -132,7 +127,7 @@ def run(binary, case, count, folder):
             client.ask(what)
         answers = [client.ask(what) for _ in range(count)]
         if set(answers) != {status}:
-            sys.exit(f"{case}: answers are {set(answers)}, not {status}; see {folder}/standin.log")
+            sys.exit(f"{case}: answers are {set(answers)}, not {status}; see {said}")
         client.connection.close()
     finally:
         standin.send_signal(signal.SIGTERM)
