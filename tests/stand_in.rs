@@ -125,6 +125,8 @@ async fn what_is_not_low_risk_is_refused_and_not_kept() {
         ("another type", and_header("content-type", "application/octet-stream")),
         ("a range", and_header("range", "bytes=0-1")),
         ("a condition", and_header("if-match", "\"1\"")),
+        ("an expectation that nobody knows", and_header("expect", "200-maybe")),
+        ("another protocol", and_header("upgrade", "h2c")),
         ("an encoded letter in the path", at("/%63heckout")),
         ("a path in other words", at("/x/../checkout")),
         ("an empty segment", at("//checkout")),

@@ -33,6 +33,32 @@ impl WantsUpgrade {
     }
 }
 
+/// Set on a request that asks for more than an answer, and is not heard: the field that asked ends here, and who answers in
+/// another's stead had better not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InVain {
+    /// For another protocol than WebSocket, or in a way that is not valid.
+    Upgrade,
+    /// Something else than `100-continue` (RFC 9110, 10.1.1).
+    Expectation,
+}
+
+impl InVain {
+    fn asked(headers: &HeaderMap) -> Option<Self> {
+        let known = |value: &HeaderValue| {
+            value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue")
+        };
+        if headers.contains_key(header::UPGRADE) {
+            return Some(Self::Upgrade);
+        }
+        headers
+            .get_all(header::EXPECT)
+            .iter()
+            .any(|value| !known(value))
+            .then_some(Self::Expectation)
+    }
+}
+
 /// Set on a request whose client takes trailers. Its own field ends here like all of its kind: who passes trailers on asks
 /// for them anew with [`WantsTrailers::ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +117,12 @@ where
             request.extensions_mut().insert(WantsUpgrade);
         } else if concerned && wants_trailers(&request) {
             request.extensions_mut().insert(WantsTrailers);
+        }
+        if concerned
+            && !wants_upgrade
+            && let Some(in_vain) = InVain::asked(request.headers())
+        {
+            request.extensions_mut().insert(in_vain);
         }
         if concerned {
             clean_request(request.headers_mut(), &self.request_id);

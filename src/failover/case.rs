@@ -10,7 +10,10 @@ mod standing_in;
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use filters::{connection_headers::WantsTrailers, request_id::RequestId};
+use filters::{
+    connection_headers::{InVain, WantsTrailers},
+    request_id::RequestId,
+};
 use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 
@@ -80,7 +83,12 @@ impl Case {
         let (mut head, body) = request.into_parts();
         let client_ip = way_out::client_ip(&head);
         let wants_trailers = head.extensions.get::<WantsTrailers>().copied();
+        // What it asked for in vain still speaks against standing in.
+        let in_vain = head.extensions.get::<InVain>().copied();
         outgoing::head(&mut head);
+        if let Some(in_vain) = in_vain {
+            head.extensions.insert(in_vain);
+        }
         let progress = Rc::new(Progress::default());
         let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();

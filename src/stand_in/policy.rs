@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use filters::connection_headers::InVain;
 use http::{HeaderMap, HeaderName, Method, StatusCode, request::Parts};
 use serde_json::Value;
 
@@ -225,6 +226,11 @@ impl Policy {
         who: &Identified,
         cause: &Cause,
     ) -> Result<(Assessed, KeptAnswer, Vec<(String, String)>), HighRisk> {
+        match asked.head.extensions.get::<InVain>() {
+            Some(InVain::Upgrade) => return Err(HighRisk::Upgrade),
+            Some(InVain::Expectation) => return Err(HighRisk::Expectation),
+            None => {}
+        }
         let value = read.map_or(Value::Null, |read| read.json.to_value(&self.wanted));
         let path: Cow<'_, str> = canonical_path(asked.head.uri.path()).path;
         let facts = facts(asked, &path, &value, &who.identity.principal, cause.reason.word());
