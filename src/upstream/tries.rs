@@ -99,7 +99,7 @@ impl Connections {
             *request = None;
             return sent.map_err(failed);
         }
-        let mut fresh = how.fresh;
+        let (mut fresh, mut is_in_doubt) = (how.fresh, false);
         if !fresh && let Some(kept) = self.take_trusted(endpoint) {
             match self.send_on(kept, request, progress).await {
                 // The app had closed it meanwhile and took nothing: a fresh connection will tell.
@@ -116,15 +116,32 @@ impl Connections {
                 Err(error) if request.is_some() && error.certainty() == Certainty::NotSent => {}
                 Err(error) => return Err(Failed { error, kept: true }),
                 Ok(Some(answered)) => return Ok(answered),
-                Ok(None) => {}
+                Ok(None) => is_in_doubt = true,
             }
             fresh = true;
         }
+        match self.send_anew(endpoint, request, progress, fresh).await {
+            Err(Failed { error, kept }) if is_in_doubt => {
+                Err(Failed { error: self.after_silence(endpoint, error), kept })
+            }
+            sent => sent,
+        }
+    }
+
+    /// Not on a connection that is kept for one exchange at a time, if it is to be `fresh`.
+    async fn send_anew(
+        &self,
+        endpoint: usize,
+        request: &mut Outgoing,
+        progress: &Progress,
+        fresh: bool,
+    ) -> Result<(Response<()>, Connection), Failed> {
         let http1 = request.as_ref().is_some_and(|asked| asked.headers().contains_key(UPGRADE));
         let wanted = Wanted { fresh, http1 };
         let mut last = false;
         loop {
-            let connection = Box::pin(self.connect(endpoint, wanted)).await.map_err(failed)?;
+            let connection = Box::pin(self.connect(endpoint, wanted)).await;
+            let connection = connection.map_err(|error| Failed { error, kept: false })?;
             let (kept, is_shared) = (connection.was_used(), connection.is_shared());
             match self.send_on(connection, request, progress).await {
                 Ok(answered) => return Ok(answered),
@@ -139,6 +156,18 @@ impl Connections {
                 }
                 Err(error) => return Err(Failed { error, kept }),
             }
+        }
+    }
+
+    /// It was sent before, on a connection that stayed silent: the app may have had it, whatever became of it since.
+    fn after_silence(&self, endpoint: usize, error: UpstreamError) -> UpstreamError {
+        if error.certainty() == Certainty::SentUnknown {
+            return error;
+        }
+        UpstreamError::Reset {
+            endpoint: self.upstream().endpoints.get(endpoint).authority.clone(),
+            cause: format!("no answer on a kept one, and then: {error}"),
+            sent: true,
         }
     }
 }

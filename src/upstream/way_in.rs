@@ -59,11 +59,13 @@ impl Connections {
                 Next::Idle(connection) => break connection,
                 Next::On(link) => break self.stream_on(&link, endpoint),
                 Next::Ask(links) => {
-                    // Those that do not answer are given up; with the first that does it goes on.
-                    let asking = links.iter().map(|link| link.is_there(self.patience()));
-                    let mut asking: FuturesUnordered<_> = asking.collect();
-                    while asking.next().await == Some(false) {}
-                    continue;
+                    if let Some(link) = self.first_there(&links).await {
+                        break self.stream_on(&link, endpoint);
+                    }
+                    if Instant::now() < deadline {
+                        continue;
+                    }
+                    return Err(self.none_in_time(endpoint));
                 }
                 Next::Open(place, opening) => {
                     let one = self.open_one(endpoint, wanted.http1, place, opening, deadline);
@@ -91,6 +93,21 @@ impl Connections {
             waiting.served(to.has_room());
         }
         Ok(connection)
+    }
+
+    /// The first that answers and has room. Those that do not answer are given up.
+    async fn first_there(&self, links: &[Rc<Link>]) -> Option<Rc<Link>> {
+        let asking = links.iter().map(|link| async {
+            let is_there = link.is_there(self.patience()).await;
+            (is_there && link.is_open() && link.has_room()).then(|| Rc::clone(link))
+        });
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        while let Some(there) = asking.next().await {
+            if there.is_some() {
+                return there;
+            }
+        }
+        None
     }
 
     /// How long a connection that was quiet is given to say that it is there: time to open another one is left.

@@ -1,9 +1,19 @@
 //! Connections that something between standin and the app has forgotten.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Method;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::Instant,
+};
 
 use super::{HTTP2, SOON, before, request};
 use crate::support::{App, Client, Http2App, Middlebox, Standin, eventually};
@@ -117,4 +127,69 @@ async fn however_many_were_cut_no_client_sees_an_error() {
         }
         assert_eq!(app.seen_of("/after"), 3);
     }
+}
+
+/// Never believed without a question, not even if it was heard of just now: each request asks once and is answered.
+#[tokio::test]
+async fn a_shared_connection_may_be_doubted_each_time() {
+    let app = Http2App::start();
+    let standin = before(&app.url(), HTTP2, "trust_idle = \"0s\"").await;
+    let mut client = Client::to(standin.address()).patience(Duration::from_secs(5));
+    for _ in 0..4 {
+        assert_eq!(client.send(request(Method::POST, "/plain", "x")).await.unwrap().status, 200);
+    }
+    let seen = app.seen();
+    assert!(seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
+}
+
+/// An app that takes what comes on a kept connection, says nothing more and is not there for anybody else.
+async fn falls_silent(
+    listener: TcpListener,
+    silent: Arc<AtomicBool>,
+    taken: Arc<Mutex<String>>,
+) -> tokio::task::JoinSet<()> {
+    let mut connections = tokio::task::JoinSet::new();
+    while !silent.load(Ordering::SeqCst) {
+        let accepted = tokio::time::timeout(Duration::from_millis(10), listener.accept()).await;
+        let Ok(Ok((mut stream, _))) = accepted else { continue };
+        let (silent, taken) = (Arc::clone(&silent), Arc::clone(&taken));
+        connections.spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                if silent.load(Ordering::SeqCst) {
+                    let text = String::from_utf8_lossy(&buffer[..read]);
+                    taken.lock().unwrap().push_str(&text);
+                    continue;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+    }
+    connections
+}
+
+/// What may be sent twice and was sent once: that nobody takes the second sending does not undo the first one.
+#[tokio::test]
+async fn what_went_on_a_silent_connection_may_have_been_applied_even_if_the_next_one_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let silent = Arc::new(AtomicBool::new(false));
+    let taken: Arc<Mutex<String>> = Arc::default();
+    let app = tokio::spawn(falls_silent(listener, Arc::clone(&silent), Arc::clone(&taken)));
+    // Nothing protects its replay: only what was certainly not sent is stood in for.
+    let config = super::config(&url, "", DOUBTFUL).replace("app_dedupes", "# app_dedupes");
+    let standin = Standin::start(&config.replace("POST /orders", "PUT /cart")).await;
+    standin.upstream_is("up").await;
+    assert_eq!(standin.send(request(Method::PUT, "/cart", "before")).await.status, 200);
+    silent.store(true, Ordering::SeqCst);
+    let _open = app.await.unwrap();
+    let quiet_from = Instant::now();
+    eventually(SOON, async || quiet_from.elapsed() > Duration::from_millis(200)).await;
+    let answer = standin.send(request(Method::PUT, "/cart", "do it")).await;
+    let taken = taken.lock().unwrap().clone();
+    assert!(taken.starts_with("PUT /cart") && taken.ends_with("do it"), "{taken}");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(answer.text().contains("not known whether the request was applied"), "{answer:?}");
+    assert!(standin.entries().await.is_empty());
 }
