@@ -374,7 +374,7 @@ fn assert_status(answer: &str, status: u16) {
 }
 
 /// Ports of the peers with which a local port has established connections.
-pub fn established(port: u16) -> Vec<u16> {
+fn established(port: u16) -> Vec<u16> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port_of = |address: &str| u16::from_str_radix(address.split(':').nth(1)?, 16).ok();
     let peer = |line: &str| {

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -83,13 +84,18 @@ impl TlsApp {
     }
 }
 
+/// Its listener and every connection are gone when this returns.
 impl Drop for TlsApp {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Not on a thread that drives other tasks: there a runtime must not wait for its own.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
+            drop(ended.join());
         }
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
     let listener = TcpListener::from_std(listener).unwrap();

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Barrier,
-        atomic::{AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
 };
 
@@ -57,32 +57,40 @@ fn ten_thousand_jobs_of_many_threads_use_five_proxies_alike() {
 #[test]
 fn a_job_sees_one_proxy_and_none_is_used_after_its_removal() {
     const JOBS: usize = 10_000;
+    const REMOVED: usize = JOBS / 3;
+    const ADDED: usize = JOBS * 2 / 3;
+    const SOME: usize = 1000;
     let pool = pool(&["a", "b", "c", "d", "e"]);
     let rule = pool.job(Rule::default());
     let (next, removed_at) = (AtomicUsize::new(0), AtomicU64::new(u64::MAX));
     let clock = AtomicU64::new(0);
     // The order of the turns is that of the lock: noted under it, by a number that the proxy itself counts.
     let used: Mutex<Vec<(usize, String, u64)>> = Mutex::default();
-    on_threads(8, |thread| {
-        if thread == 0 {
-            while next.load(Ordering::Relaxed) < JOBS / 3 {
-                std::hint::spin_loop();
-            }
-            pool.ring().retire("c", Said::standin("test"), true);
-            removed_at.store(clock.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-            while next.load(Ordering::Relaxed) < JOBS * 2 / 3 {
-                std::hint::spin_loop();
-            }
-            pool.ring().add(
-                Proxy::parse("http://10.0.0.9:3128#f", &Credentials::default(), &[]).unwrap(),
-                Origin::Added,
-            );
-            return;
+    // However late a thread gets its turn: jobs are under way when either happens, and many begin after it.
+    let (removed, added) = (AtomicBool::new(false), AtomicBool::new(false));
+    let wait_for = |done: &AtomicBool| {
+        while !done.load(Ordering::SeqCst) {
+            std::thread::yield_now();
         }
+    };
+    on_threads(8, |_| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= JOBS {
-                return;
+            match number {
+                JOBS.. => return,
+                REMOVED => {
+                    pool.ring().retire("c", Said::standin("test"), true);
+                    removed_at.store(clock.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                    removed.store(true, Ordering::SeqCst);
+                }
+                ADDED => {
+                    let f = Proxy::parse("http://10.0.0.9:3128#f", &Credentials::default(), &[]);
+                    pool.ring().add(f.unwrap(), Origin::Added);
+                    added.store(true, Ordering::SeqCst);
+                }
+                _ if number > ADDED + SOME => wait_for(&added),
+                _ if number > REMOVED + SOME => wait_for(&removed),
+                _ => {}
             }
             let job = Job { session: Some(SessionKey(number as u128)), ..rule };
             let mut seen: Option<Permit> = None;
