@@ -89,8 +89,9 @@ impl Drop for TlsApp {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // Not on a thread that drives other tasks: there a runtime must not wait for its own.
-            let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
-            drop(ended.join());
+            std::thread::scope(|scope| {
+                scope.spawn(move || runtime.shutdown_timeout(PATIENCE));
+            });
         }
     }
 }

@@ -176,14 +176,15 @@ async fn what_went_on_a_silent_connection_may_have_been_applied_even_if_the_next
     let url = format!("http://{}", listener.local_addr().unwrap());
     let silent = Arc::new(AtomicBool::new(false));
     let taken: Arc<Mutex<String>> = Arc::default();
-    let app = tokio::spawn(falls_silent(listener, Arc::clone(&silent), Arc::clone(&taken)));
+    let mut app = tokio::task::JoinSet::new();
+    app.spawn(falls_silent(listener, Arc::clone(&silent), Arc::clone(&taken)));
     // Nothing protects its replay: only what was certainly not sent is stood in for.
     let config = super::config(&url, "", DOUBTFUL).replace("app_dedupes", "# app_dedupes");
     let standin = Standin::start(&config.replace("POST /orders", "PUT /cart")).await;
     standin.upstream_is("up").await;
     assert_eq!(standin.send(request(Method::PUT, "/cart", "before")).await.status, 200);
     silent.store(true, Ordering::SeqCst);
-    let _open = app.await.unwrap();
+    let _open = app.join_next().await.unwrap().unwrap();
     let quiet_from = Instant::now();
     eventually(SOON, async || quiet_from.elapsed() > Duration::from_millis(200)).await;
     let answer = standin.send(request(Method::PUT, "/cart", "do it")).await;
