@@ -44,6 +44,7 @@
 //! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
 //! | [`tls`] | certificates, read from files and read again |
 //! | [`signature`] | by which the app knows a replay |
+//! | [`turn`] | what a worker's sockets say leaves together when the worker's turn ends |
 //! | [`telemetry`], [`time`], [`clocks`] | counters; the wall clock in milliseconds; whether it jumps |
 
 pub mod admin;
@@ -70,5 +71,6 @@ pub mod telemetry;
 pub mod template;
 pub mod time;
 pub mod tls;
+pub mod turn;
 pub mod upstream;
 pub mod veto;

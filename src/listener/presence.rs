@@ -5,13 +5,14 @@
 //! the same until an answer is written. The kernel of one that has left answers it with a reset.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,12 +23,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use crate::turn::Gathered;
+
 /// One connection, seen from all who need it. Cheap to clone, and asks the kernel nothing while requests are served.
 #[derive(Clone)]
 pub struct Presence(Arc<Inner>);
 
 struct Inner {
-    stream: TcpStream,
+    stream: Gathered,
     /// A read or a write has met the reset; the kernel tells an error only once.
     reset: AtomicBool,
     notes: Mutex<Vec<Note>>,
@@ -38,6 +41,7 @@ type Note = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Presence {
     pub(super) fn new(stream: TcpStream) -> Self {
+        let stream = Gathered::new(stream);
         Self(Arc::new(Inner { stream, reset: AtomicBool::new(false), notes: Mutex::default() }))
     }
 
@@ -78,20 +82,20 @@ impl Presence {
         let deadline = Instant::now() + REFUSAL;
         loop {
             // All acknowledged, or all over: in this order, for the error is there before the end is.
-            let over = self.0.stream.peer_addr().is_err();
-            if self.is_reset() || matches!(self.0.stream.take_error(), Ok(Some(_)) | Err(_)) {
+            let over = self.stream().peer_addr().is_err();
+            if self.is_reset() || matches!(self.stream().take_error(), Ok(Some(_)) | Err(_)) {
                 return true;
             }
             if over || Instant::now() >= deadline {
                 return false;
             }
-            timeout(LOOK, self.0.stream.ready(Interest::ERROR)).await.ok();
+            timeout(LOOK, self.stream().ready(Interest::ERROR)).await.ok();
         }
     }
 
     fn shows(&self, interest: Interest, what: impl Fn(tokio::io::Ready) -> bool) -> bool {
         // No wait and no system call: what the runtime has heard of the socket so far.
-        self.0.stream.ready(interest).now_or_never().is_some_and(|ready| ready.is_ok_and(what))
+        self.stream().ready(interest).now_or_never().is_some_and(|ready| ready.is_ok_and(what))
     }
 
     fn notes(&self) -> MutexGuard<'_, Vec<Note>> {
@@ -106,56 +110,35 @@ impl Presence {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (room, stream) = (buf.remaining(), &self.0.stream);
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            if let Some(read) = self.io(Interest::READABLE, room, || stream.try_read_buf(buf)) {
-                return Poll::Ready(read.map(drop));
-            }
-        }
+        self.0.stream.poll_read(cx, buf).map(|read| self.noted(read))
     }
 
+    /// Ready as soon as the pieces are taken over: they leave at the end of the worker's turn.
     pub(super) fn poll_write(
         &self,
         cx: &mut Context<'_>,
-        length: usize,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.0.stream;
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            if let Some(written) = self.io(Interest::WRITABLE, length, || write(stream)) {
-                return Poll::Ready(written);
-            }
-        }
+        self.0.stream.poll_write(cx, pieces).map(|written| self.noted(written))
     }
 
-    /// Reads or writes, at most `most` bytes. `None` when the kernel has nothing, or takes nothing.
-    fn io(
-        &self,
-        interest: Interest,
-        most: usize,
-        io: impl FnOnce() -> io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
-        let mut done = 0;
-        let tried = self.0.stream.try_io(interest, || {
-            done = io()?;
-            // As tokio's own: after less than asked for there is no more for now, so the next one waits for news instead
-            // of asking the kernel in vain.
-            let short = 0 < done && done < most;
-            if short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(done) }
-        });
-        match tried {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                (done > 0).then_some(Ok(done))
-            }
-            tried => Some(self.noted(tried)),
-        }
+    /// Waits only where the client did not take what was to leave.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.poll_flush(cx).map(|flushed| self.noted(flushed))
+    }
+
+    /// The client's kernel has not taken all that was said.
+    pub(super) fn is_behind(&self) -> bool {
+        self.0.stream.unsent() > 0 || self.0.stream.is_behind()
     }
 
     /// Says all: the other direction stays open.
-    pub(super) fn shutdown(&self) -> io::Result<()> {
-        socket2::SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write)
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.poll_shutdown(cx).map(|shut| self.noted(shut))
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.0.stream.stream()
     }
 
     fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
@@ -217,9 +200,8 @@ mod tests {
     }
 
     async fn write(presence: &Presence, bytes: &[u8]) {
-        let written =
-            poll_fn(|cx| presence.poll_write(cx, bytes.len(), |stream| stream.try_write(bytes)));
-        assert_eq!(written.await.unwrap(), bytes.len());
+        let written = poll_fn(|cx| presence.poll_write(cx, &[IoSlice::new(bytes)])).await;
+        assert_eq!(written.unwrap(), bytes.len());
     }
 
     /// Leaves word, answers, shuts down; whether what was asked for is done then.
@@ -230,7 +212,7 @@ mod tests {
             presence.if_it_has_left(Box::pin(async move { note.store(true, Ordering::SeqCst) }))
         );
         write(presence, b"answer").await;
-        presence.shutdown().ok();
+        poll_fn(|cx| presence.poll_shutdown(cx)).await.ok();
         presence.settle().await;
         done.load(Ordering::SeqCst)
     }
@@ -268,7 +250,7 @@ mod tests {
         assert!(!presence.is_reset());
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        presence.0.stream.ready(Interest::ERROR).await.unwrap();
+        presence.stream().ready(Interest::ERROR).await.unwrap();
         assert!(presence.is_reset());
     }
 
@@ -277,8 +259,7 @@ mod tests {
         let (presence, client) = connected().await;
         drop(client);
         write(&presence, b"first").await;
-        let second =
-            poll_fn(|cx| presence.poll_write(cx, 1, |stream| stream.try_write(b"2"))).await;
+        let second = poll_fn(|cx| presence.poll_write(cx, &[IoSlice::new(b"2")])).await;
         assert!(second.is_err());
         assert!(presence.0.reset.load(Ordering::Relaxed));
     }

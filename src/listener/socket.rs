@@ -2,9 +2,8 @@
 //! client may take nothing of its answer.
 
 use std::{
-    cell::RefCell,
     future::Future,
-    io,
+    io::{self, IoSlice},
     mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
@@ -135,7 +134,7 @@ impl Socket {
 
     /// It has not taken all that was said to it.
     pub(super) fn is_behind(&self) -> bool {
-        self.write.since.is_some()
+        self.write.since.is_some() || self.presence.is_behind()
     }
 
     /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
@@ -287,7 +286,7 @@ impl AsyncWrite for Watched {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
@@ -317,28 +316,19 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let poll = self.presence.poll_write(cx, buf.len(), |stream| stream.try_write(buf));
-        self.bounded(cx, poll)
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if length <= SMALL {
-            return SCRATCH.with_borrow_mut(|scratch| {
-                scratch.clear();
-                bufs.iter().for_each(|buf| scratch.extend_from_slice(buf));
-                self.poll_write(cx, scratch)
-            });
-        }
-        let poll = self.presence.poll_write(cx, length, |stream| stream.try_write_vectored(bufs));
+        let poll = self.presence.poll_write(cx, bufs);
         self.bounded(cx, poll)
     }
 
@@ -346,23 +336,15 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was written is the kernel's.
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = self.presence.poll_flush(cx).map_ok(|()| 0);
+        self.bounded(cx, poll).map_ok(drop)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.presence.shutdown())
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = self.presence.poll_shutdown(cx).map_ok(|()| 0);
+        self.bounded(cx, poll).map_ok(drop)
     }
-}
-
-/// Pieces of an answer that are no longer than this together are sent as one: to copy them is cheaper than to have the
-/// kernel gather them.
-const SMALL: usize = 4 << 10;
-
-thread_local! {
-    /// Where they are put together; empty between two writes.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SMALL));
 }
 
 /// A listening socket; `shared` lets several of this process listen on one address.

@@ -14,6 +14,7 @@ use crate::{
     filter_chain::{ChainConfig, filter_chain},
     listener::{self, Drain, Listening},
     telemetry::WorkerCounters,
+    turn,
 };
 
 /// What a worker is made from.
@@ -38,9 +39,14 @@ const REAP_EVERY: Duration = Duration::from_secs(2);
 pub(super) fn start(setup: Setup) -> io::Result<JoinHandle<io::Result<()>>> {
     let name = format!("worker-{}", setup.number);
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(work(setup))
+        turn::begin();
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(turn::end)
+            .build_local(LocalOptions::default())?;
+        let worked = runtime.block_on(work(setup));
+        turn::end();
+        worked
     })
 }
 

@@ -63,7 +63,7 @@ impl Connection {
         changes: u64,
         place: Option<Place>,
     ) -> Self {
-        let exchange = Exchange::Http1(http1::Exchange::new(stream));
+        let exchange = Exchange::Http1(http1::Exchange::new(stream.gathered()));
         Self::new(exchange, endpoint, peer, changes, place)
     }
 

@@ -35,6 +35,19 @@ use self::{
 };
 use super::{fault::Fault, request_body::RequestBody};
 
+/// What carries the bytes of an exchange. It may take over what it sends a little later.
+pub(super) trait Carries: AsyncRead + AsyncWrite + Unpin {
+    /// Bytes that it has taken over and that have not left.
+    fn unsent(&self) -> usize {
+        0
+    }
+
+    /// It waits to send them, or could not: to be asked about it by a flush.
+    fn is_behind(&self) -> bool {
+        false
+    }
+}
+
 /// See the module.
 pub(super) struct Exchange<S> {
     stream: S,
@@ -61,7 +74,7 @@ struct Asked {
     again: Option<RequestBody>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+impl<S: Carries> Exchange<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
@@ -110,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
 
     /// Bytes of this exchange that left.
     pub(super) fn written(&self) -> u64 {
-        self.queue.written()
+        self.queue.written().saturating_sub(self.stream.unsent() as u64)
     }
 
     /// The request again, if its body can be read once more and nothing of an answer came.
@@ -149,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if !self.sending.is_done() || !self.queue.is_empty() {
+        if !self.sending.is_done() || !self.queue.is_empty() || self.stream.is_behind() {
             self.send_on(cx)?;
         }
         loop {
@@ -192,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             && self.decoder.has_ended()
             && self.sending.is_done()
             && self.queue.is_empty()
+            && self.stream.unsent() == 0
             && self.received.is_empty()
     }
 
@@ -230,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 return self.wait_for_more();
             }
             // What has left is of no more use: its map takes the answer's fields without an allocation.
-            let map = match self.asked.take_if(|_| self.queue.written() > 0) {
+            let left = self.written() > 0;
+            let map = match self.asked.take_if(|_| left) {
                 Some(asked) => asked.parts.headers,
                 None => HeaderMap::new(),
             };

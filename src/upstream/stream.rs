@@ -1,7 +1,7 @@
 //! What carries the bytes of a connection to the app: in clear, or over TLS.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -12,21 +12,56 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::http1;
+use crate::turn::Gathered;
+
 /// What carries the bytes.
 pub enum Stream {
     Plain(TcpStream),
+    Gathered(Leaving),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// A socket in clear whose requests leave at the end of the worker's turn; one that is dropped before will not.
+pub struct Leaving(Gathered);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.discard();
+    }
+}
+
+impl http1::Carries for Stream {
+    fn unsent(&self) -> usize {
+        match self {
+            Self::Gathered(stream) => stream.0.unsent(),
+            Self::Plain(_) | Self::Tls(_) => 0,
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        match self {
+            Self::Gathered(stream) => stream.0.is_behind(),
+            Self::Plain(_) | Self::Tls(_) => false,
+        }
+    }
+}
+
 impl Stream {
+    /// For small messages, one at a time.
+    pub(super) fn gathered(self) -> Self {
+        match self {
+            Self::Plain(stream) => Self::Gathered(Leaving(Gathered::new(stream))),
+            other => other,
+        }
+    }
+
     /// Whether it was quiet while it was idle: an end, or bytes that nobody asked for, make it useless. Asks what the
     /// runtime knows already, not the kernel.
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
-            Self::Plain(stream) => {
-                let read = stream.try_read(&mut [0]);
-                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
+            Self::Plain(stream) => has_nothing(stream),
+            Self::Gathered(stream) => has_nothing(stream.0.stream()),
             // What comes may be TLS's own affair (a ticket, a new key): only TLS can tell.
             Self::Tls(stream) => {
                 let mut byte = [0];
@@ -37,6 +72,10 @@ impl Stream {
     }
 }
 
+fn has_nothing(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -45,6 +84,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Gathered(stream) => stream.0.poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -58,6 +98,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Gathered(stream) => stream.0.poll_write(cx, &[IoSlice::new(buf)]),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -65,10 +106,11 @@ impl AsyncWrite for Stream {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Gathered(stream) => stream.0.poll_write(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -76,6 +118,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Gathered(_) => true,
             Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
@@ -83,6 +126,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Gathered(stream) => stream.0.poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -90,6 +134,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Gathered(stream) => stream.0.poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -68,7 +68,7 @@ impl Queue {
         self.text.is_empty() && self.data.is_empty()
     }
 
-    /// Bytes that left since [`Queue::begin`].
+    /// Bytes that the stream has taken since [`Queue::begin`].
     pub(super) fn written(&self) -> u64 {
         self.written
     }
@@ -80,15 +80,12 @@ impl Queue {
         }
     }
 
-    /// Ready when all has left.
+    /// Ready when the stream has taken all.
     pub(super) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.sent < self.len() {
             let wrote = ready!(self.poll_write(stream, cx))?;
             if wrote == 0 {
@@ -98,6 +95,7 @@ impl Queue {
             self.written += wrote as u64;
         }
         self.clear();
+        // In every case: what it took before it may not have passed on.
         Pin::new(stream).poll_flush(cx)
     }
 

@@ -71,6 +71,8 @@ impl AsyncRead for Script {
     }
 }
 
+impl super::Carries for Script {}
+
 impl AsyncWrite for Script {
     fn poll_write(
         mut self: Pin<&mut Self>,
