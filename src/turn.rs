@@ -34,9 +34,9 @@ thread_local! {
 }
 
 /// So many sends make a turn of their own.
-const MOST_SENDS: usize = 32;
+const MOST_SENDS: usize = 64;
 /// A thread that never waits ends a turn after so many looks at sockets.
-const MOST_LOOKS: u32 = 128;
+const MOST_LOOKS: u32 = 256;
 
 /// From now on this thread calls [`end`] whenever it is about to wait.
 pub fn begin() {
@@ -53,7 +53,7 @@ pub fn end() {
     leaving.drain(..).for_each(|one| one.leave());
     TURN.with(|turn| {
         turn.looks.set(0);
-        turn.waiting.replace(leaving)
+        turn.waiting.replace(leaving);
     });
 }
 
@@ -96,5 +96,195 @@ fn wait_for_end(one: Arc<dyn Leaves>) {
     });
     if is_full {
         end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{IoSlice, Read},
+        net,
+        task::{Context, Poll, Waker},
+    };
+
+    use tokio::{
+        io::ReadBuf,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// Both ends of a connection; what is said on the first one is gathered.
+    async fn connected() -> (Gathered, net::TcpStream) {
+        begin();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0.into_std().unwrap();
+        (Gathered::new(near), far)
+    }
+
+    async fn say(near: &Gathered, bytes: &[u8]) {
+        let written = poll_fn(|cx| near.poll_write(cx, &[IoSlice::new(bytes)])).await.unwrap();
+        assert_eq!(written, bytes.len());
+    }
+
+    /// What is there without a wait.
+    fn heard(far: &mut net::TcpStream) -> String {
+        let mut room = [0; 1024];
+        far.set_nonblocking(true).unwrap();
+        match far.read(&mut room) {
+            Ok(read) => String::from_utf8_lossy(&room[..read]).into_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_leaves_when_the_turn_ends() {
+        let (one, mut far_one) = connected().await;
+        let (other, mut far_other) = connected().await;
+        say(&one, b"first ").await;
+        say(&other, b"other").await;
+        say(&one, b"second").await;
+        assert_eq!((one.unsent(), other.unsent()), (12, 5));
+        assert_eq!(heard(&mut far_one), "WouldBlock");
+        end();
+        assert_eq!((one.unsent(), other.unsent()), (0, 0));
+        assert_eq!((&*heard(&mut far_one), &*heard(&mut far_other)), ("first second", "other"));
+    }
+
+    #[tokio::test]
+    async fn a_turn_of_a_thread_that_never_waits_ends_too() {
+        let (near, mut far) = connected().await;
+        say(&near, b"at last").await;
+        let cx = &mut Context::from_waker(Waker::noop());
+        let looks = (1..).find(|_| {
+            let mut room = [0];
+            assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+            near.unsent() == 0
+        });
+        assert!(looks.is_some_and(|looks| looks <= MOST_LOOKS));
+        assert_eq!(heard(&mut far), "at last");
+    }
+
+    #[tokio::test]
+    async fn many_sends_do_not_wait_for_the_end() {
+        let mut all = Vec::new();
+        for _ in 0..MOST_SENDS {
+            all.push(connected().await);
+        }
+        for (near, _) in &all {
+            say(near, b"one of many").await;
+        }
+        assert!(all.iter().all(|(near, _)| near.unsent() == 0));
+        assert!(all.iter_mut().all(|(_, far)| heard(far) == "one of many"));
+    }
+
+    #[tokio::test]
+    async fn what_is_discarded_does_not_leave() {
+        let (near, mut far) = connected().await;
+        say(&near, b"never").await;
+        near.discard();
+        end();
+        assert_eq!(heard(&mut far), "WouldBlock");
+        // It goes on from there.
+        say(&near, b"this").await;
+        end();
+        assert_eq!(heard(&mut far), "this");
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_said_nevertheless_unless_it_is_discarded() {
+        let (near, mut far) = connected().await;
+        say(&near, b"last words").await;
+        drop(near);
+        end();
+        assert_eq!(heard(&mut far), "last words");
+        assert_eq!(heard(&mut far), "");
+    }
+
+    /// Says so much that the kernel takes no more.
+    async fn fill(near: &Gathered) -> usize {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let large = vec![b'x'; 1 << 20];
+        let mut said = 0;
+        while let Poll::Ready(written) = near.poll_write(cx, &[IoSlice::new(&large)]) {
+            said += written.unwrap();
+        }
+        said
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_is_waited_for_and_comes_in_order() {
+        let (near, far) = connected().await;
+        let said = fill(&near).await;
+        say(&near, b"small").await;
+        end();
+        assert!(near.is_behind());
+        assert_eq!(near.unsent(), 5);
+        // A flush waits now, and so does the next piece.
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(near.poll_flush(cx).is_pending());
+        assert!(near.poll_write(cx, &[IoSlice::new(b"next")]).is_pending());
+        let reading = std::thread::spawn(move || {
+            let (mut far, mut all) = (far, Vec::new());
+            far.set_nonblocking(false).unwrap();
+            far.read_to_end(&mut all).unwrap();
+            all
+        });
+        poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
+        assert_eq!(near.unsent(), 0);
+        say(&near, b"next").await;
+        poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
+        let all = reading.join().unwrap();
+        assert_eq!(all.len(), said + 9);
+        assert!(all.ends_with(b"xsmallnext"));
+    }
+
+    /// The error comes at the end of the turn; whoever said it hears of it, and that nothing has left.
+    #[tokio::test]
+    async fn what_can_not_leave_is_known_not_to_have_left() {
+        let (near, far) = connected().await;
+        let (sink, _kept) = connected().await;
+        socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(far);
+        near.stream().ready(tokio::io::Interest::ERROR).await.unwrap();
+        let woken = Arc::new(Told::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let told = near.poll_write(&mut Context::from_waker(&waker), &[IoSlice::new(b"lost")]);
+        assert!(matches!(told, Poll::Ready(Ok(4))), "{told:?}");
+        say(&sink, b"goes").await;
+        end();
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+        assert_eq!((near.unsent(), sink.unsent()), (4, 0));
+        for _ in 0..2 {
+            assert!(poll_fn(|cx| near.poll_flush(cx)).await.is_err());
+            assert!(poll_fn(|cx| near.poll_write(cx, &[IoSlice::new(b"x")])).await.is_err());
+        }
+    }
+
+    #[derive(Default)]
+    struct Told(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    /// A thread without turns has nobody who would send.
+    #[test]
+    fn without_turns_all_leaves_at_once() {
+        let said = std::thread::spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (near, mut far) = connected().await;
+                TURN.with(|turn| turn.has_end.set(false));
+                say(&near, b"now").await;
+                heard(&mut far)
+            })
+        });
+        assert_eq!(said.join().unwrap(), "now");
     }
 }
