@@ -109,7 +109,7 @@ mod tests {
     };
 
     use tokio::{
-        io::ReadBuf,
+        io::{AsyncReadExt, ReadBuf},
         net::{TcpListener, TcpStream},
     };
 
@@ -226,17 +226,17 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(near.poll_flush(cx).is_pending());
         assert!(near.poll_write(cx, &[IoSlice::new(b"next")]).is_pending());
-        let reading = std::thread::spawn(move || {
-            let (mut far, mut all) = (far, Vec::new());
-            far.set_nonblocking(false).unwrap();
-            far.read_to_end(&mut all).unwrap();
-            all
-        });
-        poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
-        assert_eq!(near.unsent(), 0);
-        say(&near, b"next").await;
-        poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
-        let all = reading.join().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let mut far = TcpStream::from_std(far).unwrap();
+        let mut all = Vec::new();
+        let saying = async {
+            poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
+            assert_eq!(near.unsent(), 0);
+            say(&near, b"next").await;
+            poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(far.read_to_end(&mut all), saying);
+        assert_eq!(read.unwrap(), all.len());
         assert_eq!(all.len(), said + 9);
         assert!(all.ends_with(b"xsmallnext"));
     }
@@ -273,18 +273,12 @@ mod tests {
     }
 
     /// A thread without turns has nobody who would send.
-    #[test]
-    fn without_turns_all_leaves_at_once() {
-        let said = std::thread::spawn(|| {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let (near, mut far) = connected().await;
-                TURN.with(|turn| turn.has_end.set(false));
-                say(&near, b"now").await;
-                heard(&mut far)
-            })
-        });
-        assert_eq!(said.join().unwrap(), "now");
+    #[tokio::test]
+    async fn without_turns_all_leaves_at_once() {
+        let (near, mut far) = connected().await;
+        TURN.with(|turn| turn.has_end.set(false));
+        say(&near, b"now").await;
+        assert_eq!(near.unsent(), 0);
+        assert_eq!(heard(&mut far), "now");
     }
 }
