@@ -10,6 +10,7 @@ mod current;
 mod hang_up;
 pub mod late_answer;
 mod outgoing;
+mod pins;
 mod recording;
 mod refusal;
 mod slow;
@@ -25,7 +26,7 @@ use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::{answer::Answer, current::Current, refusal::Refusal};
+pub use self::{answer::Answer, current::Current, pins::Pins, refusal::Refusal};
 use self::{
     backup::{Elsewhere, Spare},
     hang_up::SurvivesHangUp,
@@ -67,6 +68,8 @@ pub struct Shared {
     pub trust: Trust,
     /// Failed exchanges that are kept for support.
     pub records: Records,
+    /// Which app a key stays with, where there are others.
+    pub pins: Pins,
     /// Somebody wants to know who answered.
     pub access_log: bool,
 }
@@ -279,10 +282,10 @@ impl Failover {
         let Some(spare) = spare else { return no_answer(error) };
         // In a box: hardly any request comes here, and every one would carry the room for it.
         match Box::pin(self.pass_elsewhere(matched, &spare, &error, progress)).await {
-            Elsewhere::Answered { response, places, .. } => {
+            Elsewhere::Answered { response, places } => {
                 by_app(response.map(|body| Answer::App(body, places)))
             }
-            Elsewhere::InDoubt { error, .. } => no_answer(error),
+            Elsewhere::InDoubt(error) => no_answer(error),
             Elsewhere::Nobody => no_answer(error),
         }
     }

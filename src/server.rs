@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     config::{Config, Ephemeral},
-    failover::Shared,
+    failover::{Pins, Shared},
     filter_chain::ChainConfig,
     listener::{self, Listening, PerClient},
     mode::Modes,
@@ -130,6 +130,8 @@ async fn start(
     };
 
     let records = Records::default();
+    let pins = Pins::new(config.store.dedupe_window);
+    pins.recall(&store).await;
     let shared = Arc::new(Shared {
         role: config.role,
         stand_in: StandIn::new(&routes, store.clone(), counters.clone())
@@ -140,6 +142,7 @@ async fn start(
         request_id: request_id.clone(),
         trust: Trust::new(config.request_id.trust.iter().copied()),
         records: records.clone(),
+        pins,
         access_log: config.log.access,
     });
     let listening = Listening {

@@ -64,7 +64,7 @@ pub use self::{
 };
 use self::{
     between::Between,
-    breaker::{Breaker, Change, Switched},
+    breaker::{Breaker, Change, Outlook, Switched},
     endpoint::Endpoints,
     route_breaker::with_cause,
     switches::Switches,
@@ -192,6 +192,11 @@ impl Upstream {
     /// Requests are let through freely.
     pub fn is_admitting(&self) -> bool {
         self.breaker.is_closed()
+    }
+
+    /// Whether one would be, as a trial at least.
+    pub fn would_admit(&self) -> bool {
+        !matches!(self.breaker.outlook(tokio::time::Instant::now()), Outlook::Nothing { .. })
     }
 
     /// The last switches of its breakers, oldest first.

@@ -183,6 +183,90 @@ async fn a_key_that_a_backup_has_had_stays_with_it() {
     assert_eq!(bodies(&first), ["2"]);
 }
 
+/// Whose answer was lost asks again, when its app is away: another app would apply it a second time.
+#[tokio::test]
+async fn a_key_that_its_app_has_answered_goes_to_no_backup() {
+    let (mut first, second) = (App::start().await, App::start().await);
+    let mut standin = with_backup(&first, &second, NEVER_OPEN).await;
+    assert_eq!(order(&standin, "k-1", "answered").await.status, 201);
+    first.answer_with(|_| http::Response::builder().status(422).body(Bytes::new()).unwrap());
+    assert_eq!(order(&standin, "k-2", "declined").await.status, 422);
+    first.stop().await;
+    let risky = async |standin: &Standin| {
+        send(standin, Method::POST, "/orders?risky", "k-1", "answered").await
+    };
+    assert_eq!(risky(&standin).await.status, 503);
+    assert!(second.seen().is_empty(), "{:?}", bodies(&second));
+    assert_eq!(order(&standin, "k-2", "declined").await.status, 201, "it took nothing");
+    assert_eq!(bodies(&second), ["declined"]);
+    standin.kill();
+    standin = standin.restart().await;
+    assert_eq!(risky(&standin).await.status, 503);
+    assert_eq!(bodies(&second), ["declined"]);
+}
+
+/// Killed while the backup has it in hand, or after its answer: the next one knows where it was.
+#[tokio::test]
+async fn a_key_that_a_backup_has_had_stays_with_it_over_a_restart() {
+    let (mut first, second) = (App::start().await, App::start().await);
+    let mut standin = with_backup(&first, &second, NEVER_OPEN).await;
+    first.stop().await;
+    assert_eq!(order(&standin, "k-1", "1").await.status, 201);
+    second.behave(Behaviour::Hang);
+    let address = standin.address();
+    let mut hanging = tokio::task::JoinSet::new();
+    hanging.spawn(async move {
+        let request = Request::post("/orders").header("idempotency-key", "k-2");
+        let request = request.body(Bytes::from_static(b"2")).unwrap();
+        crate::support::Client::to(address).send(request).await
+    });
+    eventually(SOON, async || if second.seen().len() == 2 { Ok(()) } else { Err("not yet") }).await;
+    standin.kill();
+    standin = standin.restart().await;
+    second.behave(Behaviour::Answer);
+    first.restart().await;
+    for (key, body) in [("k-1", "1"), ("k-2", "2"), ("k-3", "3")] {
+        assert_eq!(order(&standin, key, body).await.status, 201);
+    }
+    assert_eq!(
+        (bodies(&first), bodies(&second)),
+        (vec!["3".into()], ["1", "2", "1", "2"].map(String::from).to_vec())
+    );
+}
+
+/// What did not reach the backup either is stored for its own app, and a restart does not make it the backup's.
+#[tokio::test]
+async fn a_key_that_no_backup_took_is_its_own_apps_after_a_restart() {
+    let (mut first, mut second) = (App::start().await, App::start().await);
+    let mut standin = with_backup(&first, &second, NEVER_OPEN).await;
+    first.stop().await;
+    second.stop().await;
+    assert!(is_stood_in(&order(&standin, "k-1", "stored").await));
+    standin.kill();
+    second.restart().await;
+    standin = standin.restart().await;
+    assert!(is_stood_in(&order(&standin, "k-1", "stored").await));
+    first.restart().await;
+    first.receives(["stored"]).await;
+    assert!(second.seen().is_empty(), "{:?}", bodies(&second));
+}
+
+#[tokio::test]
+async fn a_key_in_doubt_goes_to_no_backup_after_a_restart_either() {
+    let (mut first, second) = (App::start().await, App::start().await);
+    let mut standin = with_backup(&first, &second, NEVER_OPEN).await;
+    first.behave(Behaviour::Cut);
+    let risky = async |standin: &Standin| {
+        send(standin, Method::POST, "/orders?risky", "k-1", "in doubt").await
+    };
+    assert_eq!(risky(&standin).await.status, 502);
+    standin.kill();
+    first.stop().await;
+    standin = standin.restart().await;
+    assert_eq!(risky(&standin).await.status, 503);
+    assert!(second.seen().is_empty(), "{:?}", bodies(&second));
+}
+
 #[tokio::test]
 async fn backups_are_asked_in_their_order_as_their_breakers_let_in() {
     let mut first = App::start().await;

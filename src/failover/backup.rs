@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::{Method, Request, Response, request::Parts};
 
-use super::Failover;
+use super::{Failover, pins::Claim};
 use crate::{
     router::{Backups, Matched, Route},
     signature::REPLAY,
@@ -20,10 +20,12 @@ use crate::{
 
 /// What asking the others came to.
 pub(super) enum Elsewhere {
-    /// By the upstream at this position.
-    Answered { by: usize, response: Response<AnswerBody>, places: Places },
-    /// The upstream at this position gave no answer, and may have applied it.
-    InDoubt { by: usize, error: UpstreamError },
+    Answered {
+        response: Response<AnswerBody>,
+        places: Places,
+    },
+    /// One gave no answer, and may have applied it.
+    InDoubt(UpstreamError),
     /// Nobody else has it.
     Nobody,
 }
@@ -93,34 +95,36 @@ impl Failover {
         if !goes {
             return Elsewhere::Nobody;
         }
-        let asked = self.ask_backups(backups, route, spare, progress).await;
+        let asked = self.ask_backups(backups, route, spare, progress, None).await;
         match asked {
-            Elsewhere::Answered { by, mut response, places } if stands_in => {
+            Elsewhere::Answered { mut response, places } if stands_in => {
                 veto::strip(response.headers_mut());
-                Elsewhere::Answered { by, response, places }
+                Elsewhere::Answered { response, places }
             }
             asked => asked,
         }
     }
 
-    /// Asks the backups in turn, under the same id, until one of them answers or may have applied it.
+    /// Asks the backups in turn, under the same id, until one of them answers or may have applied it. `claim`: each has
+    /// the key for itself before it is asked.
     pub(super) async fn ask_backups(
         &self,
         backups: &Backups,
         route: Option<&Route>,
         spare: &Spare,
         progress: &Rc<Progress>,
+        claim: Option<&Claim>,
     ) -> Elsewhere {
         for &by in &backups.order {
-            match self.ask_one(by, route, spare, progress).await {
+            match self.ask_one(by, route, spare, progress, claim).await {
                 Ok((response, places)) => {
                     backups.answered.add();
-                    return Elsewhere::Answered { by, response, places };
+                    return Elsewhere::Answered { response, places };
                 }
                 Err(error) if self.may_go_on(by, &error, spare, progress) => {}
                 Err(error) if error.certainty() == Certainty::SentUnknown => {
                     backups.in_doubt.add();
-                    return Elsewhere::InDoubt { by, error };
+                    return Elsewhere::InDoubt(error);
                 }
                 Err(_) => break,
             }
@@ -136,6 +140,7 @@ impl Failover {
         route: Option<&Route>,
         spare: &Spare,
         progress: &Rc<Progress>,
+        claim: Option<&Claim>,
     ) -> Result<(Response<AnswerBody>, Places), UpstreamError> {
         let gone = |what: &str| UpstreamError::Ourselves { cause: format!("no {what} any more") };
         let connections = self.0.connections.get(by).ok_or_else(|| gone("upstream"))?;
@@ -147,6 +152,16 @@ impl Failover {
             upstream.of_route(&route.map_or_else(|| "".into(), |route| route.name.clone()));
         let timeout = route.map_or(upstream.config.timeout, |route| route.timeout);
         let asking = Asking { route: &breaker, timeout };
+        if let Some(claim) = claim {
+            // Nothing is written for one that is not asked anyway.
+            if !upstream.would_admit() {
+                let retry_after = upstream.config.breaker.min_open;
+                return Err(UpstreamError::BreakerOpen { retry_after });
+            }
+            if !claim.stays_with(&upstream.name).await {
+                return Err(gone("room for its key in the store"));
+            }
+        }
         let answer =
             connections.exchange(&mut request, progress, asking).await.inspect_err(|error| {
                 tracing::debug!(backup = &*upstream.name, %error, "no answer from a backup either");

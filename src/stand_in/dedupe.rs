@@ -32,16 +32,14 @@ pub struct Doubts(Arc<Mutex<Known>>);
 /// Apart, so that what goes well does not push out what went wrong.
 #[derive(Debug, Default)]
 struct Known {
-    in_doubt: Recent<()>,
-    applied: Recent<()>,
-    /// By which other app than their own.
-    elsewhere: Recent<Arc<str>>,
+    in_doubt: Recent,
+    applied: Recent,
 }
 
 /// The youngest keys, by the number of their last mention.
-#[derive(Debug)]
-struct Recent<T> {
-    keys: HashMap<Digest, (u64, T)>,
+#[derive(Debug, Default)]
+struct Recent {
+    keys: HashMap<Digest, u64>,
     order: VecDeque<(Digest, u64)>,
     count: u64,
 }
@@ -97,12 +95,12 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        lock(&self.0).in_doubt.add(key, ());
+        lock(&self.0).in_doubt.add(key);
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        lock(&self.0).applied.add(key, ());
+        lock(&self.0).applied.add(key);
     }
 
     /// The app has said what became of it, and would notice it a second time.
@@ -117,35 +115,20 @@ impl Doubts {
         let known = lock(&self.0);
         [&known.in_doubt, &known.applied].iter().any(|recent| recent.keys.contains_key(&key))
     }
-
-    /// Another app than its own has had it: only that one would notice a second time.
-    pub fn is_now_elsewhere(&self, key: Digest, upstream: Arc<str>) {
-        lock(&self.0).elsewhere.add(key, upstream);
-    }
-
-    pub fn is_elsewhere(&self, key: Digest) -> Option<Arc<str>> {
-        lock(&self.0).elsewhere.keys.get(&key).map(|(_, upstream)| Arc::clone(upstream))
-    }
 }
 
-impl<T> Recent<T> {
-    fn add(&mut self, key: Digest, what: T) {
+impl Recent {
+    fn add(&mut self, key: Digest) {
         self.count += 1;
-        self.keys.insert(key, (self.count, what));
+        self.keys.insert(key, self.count);
         self.order.push_back((key, self.count));
         while self.order.len() > MOST_DOUBTS {
             if let Some((oldest, number)) = self.order.pop_front()
-                && self.keys.get(&oldest).is_some_and(|(last, _)| *last == number)
+                && self.keys.get(&oldest).is_some_and(|last| *last == number)
             {
                 self.keys.remove(&oldest);
             }
         }
-    }
-}
-
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self { keys: HashMap::new(), order: VecDeque::new(), count: 0 }
     }
 }
 
@@ -217,17 +200,6 @@ mod tests {
             doubts.raise(Digest(key));
         }
         assert!(!doubts.is_in_doubt(Digest(0)) && doubts.is_in_doubt(Digest(1)));
-    }
-
-    #[test]
-    fn what_is_elsewhere_is_remembered_by_whom_up_to_a_bound() {
-        let doubts = Doubts::default();
-        for key in 0..=MOST_DOUBTS as u128 {
-            doubts.is_now_elsewhere(Digest(key), "other".into());
-        }
-        doubts.settle(Digest(1));
-        assert_eq!(doubts.is_elsewhere(Digest(1)).as_deref(), Some("other"));
-        assert!(doubts.is_elsewhere(Digest(0)).is_none() && !doubts.is_in_doubt(Digest(1)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     failover::{
         Refusal,
         backup::{Elsewhere, Spare, may_go_elsewhere},
+        pins::Claim,
     },
     replay::Live,
     stand_in::Identified,
@@ -41,14 +42,20 @@ impl Case {
         let Some(spare) = self.spare() else { return Ok(None) };
         self.places = Places::default();
         self.progress.waits_for(WaitsFor::App);
-        let progress = Rc::clone(&self.progress);
-        match failover.ask_backups(backups, Some(&route), &spare, &progress).await {
-            Elsewhere::Answered { by, response, places } => {
+        let (progress, claim) = (Rc::clone(&self.progress), self.claim(who));
+        match failover.ask_backups(backups, Some(&route), &spare, &progress, claim.as_ref()).await {
+            Elsewhere::Answered { response, places } => {
                 self.places = places;
-                Ok(Some(self.answered_elsewhere(who, by, response)))
+                Ok(Some(self.answered_elsewhere(who, response, claim).await))
             }
-            Elsewhere::InDoubt { by, error } => Err(self.in_doubt_elsewhere(who, by, error)),
-            Elsewhere::Nobody => Ok(None),
+            Elsewhere::InDoubt(error) => Err(self.in_doubt_elsewhere(error)),
+            // What is stored now goes to the app of the route, and a restart must know that.
+            Elsewhere::Nobody => match claim {
+                Some(claim) if !claim.is_free().await => {
+                    Err(Refusal::NobodyToAsk(Certainty::NotSent))
+                }
+                _ => Ok(None),
+            },
         }
     }
 
@@ -57,8 +64,10 @@ impl Case {
         &mut self,
         who: &Identified,
     ) -> Option<Result<Decided, Refusal>> {
-        self.failover.backups(self.route.upstream_index)?;
-        let name = self.stand_in().doubts().is_elsewhere(who.identity.key)?;
+        let name = self.failover.0.shared.pins.of(who.identity.key)?;
+        if name == self.route.upstream.name {
+            return None;
+        }
         let failover = self.failover.clone();
         let by = failover.0.connections.iter().position(|one| one.upstream().name == name);
         let (Some(by), Some(spare)) = (by, self.spare()) else {
@@ -67,13 +76,30 @@ impl Case {
         let route = Arc::clone(&self.route);
         self.progress.waits_for(WaitsFor::App);
         let progress = Rc::clone(&self.progress);
-        Some(match failover.ask_one(by, Some(&route), &spare, &progress).await {
+        Some(match failover.ask_one(by, Some(&route), &spare, &progress, None).await {
             Ok((response, places)) => {
                 self.places = places;
-                Ok(self.answered_elsewhere(who, by, response))
+                Ok(self.answered_elsewhere(who, response, None).await)
             }
-            Err(error) => Err(self.in_doubt_elsewhere(who, by, error)),
+            Err(error) => Err(self.in_doubt_elsewhere(error)),
         })
+    }
+
+    /// For a key that another request may have: each app that is asked has it before.
+    fn claim(&self, who: &Identified) -> Option<Claim> {
+        let shared = &self.failover.0.shared;
+        let needed = self.others_may_have(who) && !self.head.method.is_safe();
+        needed.then(|| shared.pins.claim(self.stand_in().store(), who.identity.key))
+    }
+
+    /// The app of the route has had the key, or may have: where there are others, no other gets it.
+    pub(super) async fn stays_here(&self, who: &Identified) {
+        if self.failover.backups(self.route.upstream_index).is_some()
+            && let Some(claim) = self.claim(who)
+        {
+            // In a box: hardly any route has backups, and every request would carry the room for it.
+            Box::pin(claim.stayed_with(&self.route.upstream.name)).await;
+        }
     }
 
     fn spare(&self) -> Option<Box<Spare>> {
@@ -85,45 +111,37 @@ impl Case {
     }
 
     /// What the first app does not know of.
-    fn answered_elsewhere(
+    async fn answered_elsewhere(
         &mut self,
         who: &Identified,
-        by: usize,
         mut response: Response<AnswerBody>,
+        claim: Option<Claim>,
     ) -> Decided {
         // It speaks for itself, not for the app of the route.
         veto::strip(response.headers_mut());
-        match self.says(who, &response) {
-            Live::NotApplied | Live::Closes(Outcome::Declined, _) => {}
-            Live::Closes(..) | Live::Doubtful | Live::Unseen => self.remember_where(who, by),
+        if let Some(claim) = claim
+            && matches!(
+                self.says(who, &response),
+                Live::NotApplied | Live::Closes(Outcome::Declined, _)
+            )
+        {
+            claim.is_free().await;
         }
         self.by_app(response)
     }
 
     /// Its replay would go to the first app, which knows nothing of what another one may have applied: so nobody stands in.
-    fn in_doubt_elsewhere(&self, who: &Identified, by: usize, error: UpstreamError) -> Refusal {
-        if let Some(fault) = self.progress.fault() {
-            return Refusal::Body(fault);
-        }
-        if error.certainty() == Certainty::SentUnknown {
-            self.remember_where(who, by);
-        }
-        Refusal::NoAnswer(error, Certainty::SentUnknown)
-    }
-
-    fn remember_where(&self, who: &Identified, by: usize) {
-        if self.others_may_have(who)
-            && !self.head.method.is_safe()
-            && let Some(connections) = self.failover.0.connections.get(by)
-        {
-            let name = Arc::clone(&connections.upstream().name);
-            self.stand_in().doubts().is_now_elsewhere(who.identity.key, name);
+    fn in_doubt_elsewhere(&self, error: UpstreamError) -> Refusal {
+        match self.progress.fault() {
+            Some(fault) => Refusal::Body(fault),
+            None => Refusal::NoAnswer(error, Certainty::SentUnknown),
         }
     }
 
-    /// With what is stored or remembered of its key: no other app knows of that.
+    /// With what is stored or remembered of its key, and whether its app has had it: no other app knows of that.
     fn worst_of_key(&self, who: &Identified, certainty: Certainty) -> Certainty {
-        if self.stand_in().store().knows(who.identity.key) {
+        let key = who.identity.key;
+        if self.stand_in().store().knows(key) || self.failover.0.shared.pins.of(key).is_some() {
             return Certainty::SentUnknown;
         }
         self.worst(who, certainty)

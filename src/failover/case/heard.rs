@@ -21,7 +21,11 @@ impl Case {
         response: Response<AnswerBody>,
     ) -> Decided {
         let status = response.status();
-        match self.says(who, &response) {
+        let says = self.says(who, &response);
+        if !matches!(says, Live::NotApplied | Live::Closes(Outcome::Declined, _)) {
+            self.stays_here(who).await;
+        }
+        match says {
             Live::Closes(outcome, why) => {
                 self.remember_outcome(who, outcome);
                 if self.stand_in().store().anything_known() {
@@ -89,6 +93,7 @@ impl Case {
             return;
         }
         self.stand_in().doubts().raise(who.identity.key);
+        self.stays_here(who).await;
         self.worsen(who, cause).await;
     }
 
