@@ -46,6 +46,11 @@ pub(super) trait Carries: AsyncRead + AsyncWrite + Unpin {
     fn is_behind(&self) -> bool {
         false
     }
+
+    /// A write that fails may have sent a part that it does not tell of.
+    fn sends_records(&self) -> bool {
+        false
+    }
 }
 
 /// See the module.
@@ -148,6 +153,11 @@ impl<S: Carries> Exchange<S> {
             }
             // An app that had enough may have answered before it closed: its answer counts.
             match (self.poll_fill(cx), broken.as_ref()) {
+                // What it says before anything of the request has left answers nothing.
+                (Poll::Ready(Ok(read)), _) if read > 0 && self.written() == 0 => {
+                    self.keep = false;
+                    return Poll::Ready(Err(Fault::Closed));
+                }
                 (Poll::Ready(Ok(read)), _) if read > 0 => {}
                 (_, Some(error)) => return Poll::Ready(Err(Fault::Io(error.kind().into()))),
                 (Poll::Ready(Ok(_)), None) => return Poll::Ready(Err(Fault::Closed)),
@@ -230,6 +240,9 @@ impl<S: Carries> Exchange<S> {
             Poll::Ready(Err(SendFault::Client)) => Err(self.broken(Fault::Client)),
             Poll::Ready(Err(SendFault::Io(error))) => {
                 self.keep = false;
+                if self.stream.sends_records() {
+                    self.queue.record_may_have_left();
+                }
                 Ok(Some(error))
             }
         }

@@ -45,6 +45,10 @@ impl http1::Carries for Stream {
             Self::Plain(_) | Self::Tls(_) => false,
         }
     }
+
+    fn sends_records(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
 }
 
 impl Stream {

@@ -24,6 +24,8 @@ pub(super) struct Queue {
 
 /// Data up to this is copied behind the text: one piece is cheaper to hand over than two.
 const SMALL: usize = 8 << 10;
+/// What TLS sends whole or not at all (RFC 8446 5.1).
+const ONE_RECORD: usize = 16 << 10;
 /// A text buffer up to this is kept between exchanges.
 const KEPT: usize = 16 << 10;
 
@@ -71,6 +73,13 @@ impl Queue {
     /// Bytes that the stream has taken since [`Queue::begin`].
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// A write failed of which whole records may have left before the one that did not.
+    pub(super) fn record_may_have_left(&mut self) {
+        if self.len() - self.sent > ONE_RECORD {
+            self.written = self.written.max(1);
+        }
     }
 
     pub(super) fn shrink(&mut self) {

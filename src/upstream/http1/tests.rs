@@ -33,6 +33,8 @@ pub(super) struct Script {
     writes: usize,
     /// Bytes that it takes before it is gone.
     takes: Option<usize>,
+    /// As TLS does.
+    sends_records: bool,
 }
 
 impl Script {
@@ -71,7 +73,11 @@ impl AsyncRead for Script {
     }
 }
 
-impl super::Carries for Script {}
+impl super::Carries for Script {
+    fn sends_records(&self) -> bool {
+        self.sends_records
+    }
+}
 
 impl AsyncWrite for Script {
     fn poll_write(
@@ -292,6 +298,29 @@ fn nothing_left_means_that_the_request_comes_back_whole() {
     assert_eq!(some.written(), 1);
     let again = some.take_again().unwrap();
     assert!(matches!(again.into_body(), RequestBody::Whole(body) if &body.bytes[..] == b"hello"));
+}
+
+#[test]
+fn over_tls_what_is_longer_than_a_record_may_have_left_in_part_when_its_write_fails() {
+    for (size, written) in [(10, 0), (100_000, 1)] {
+        let script = Script { takes: Some(0), sends_records: true, ..Script::default() };
+        let mut exchange = Exchange::new(script);
+        exchange.begin(post(whole(vec![b'x'; size]), &[]));
+        assert!(matches!(poll_often(|cx| exchange.poll_answer(cx)), Some(Err(Fault::Io(_)))));
+        assert_eq!(exchange.written(), written);
+    }
+}
+
+/// What was meant for whoever asked before (a timeout, a surplus answer) is not taken for the answer of who asks now.
+#[test]
+fn what_comes_before_anything_has_left_is_no_answer() {
+    let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let mut exchange =
+        Exchange::new(Script { takes: Some(0), pause: true, ..Script::says(surplus) });
+    exchange.begin(post(whole("hello"), &[]));
+    assert!(matches!(poll_often(|cx| exchange.poll_answer(cx)), Some(Err(Fault::Closed))));
+    assert_eq!(exchange.written(), 0);
+    assert!(exchange.take_again().is_some() && !exchange.is_at_rest());
 }
 
 #[test]

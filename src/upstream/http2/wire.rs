@@ -44,9 +44,13 @@ impl<S> Wire<S> {
     }
 
     fn count(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(wrote)) = &wrote {
-            self.traffic.written.set(self.traffic.written.get() + *wrote as u64);
-        }
+        let left = match &wrote {
+            Poll::Ready(Ok(wrote)) => *wrote as u64,
+            // Over TLS, records may have left before it failed.
+            Poll::Ready(Err(_)) => 1,
+            Poll::Pending => 0,
+        };
+        self.traffic.written.set(self.traffic.written.get() + left);
         wrote
     }
 }
