@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::support::{App, Client, Pki, Seen, Standin, Tinyproxy, TlsApp, eventually};
+use crate::support::{App, Client, NobodyThere, Pki, Seen, Standin, Tinyproxy, TlsApp, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -370,6 +370,31 @@ async fn https_goes_through_a_tunnel_of_each_proxy_in_turn() {
         assert!((10..=12).contains(&requests), "{requests}");
     }
     assert!(nobody.seen().is_empty());
+}
+
+/// What one proxy is told, to pass a request on, is not told the app through the next one's tunnel.
+#[tokio::test]
+async fn what_a_proxy_that_failed_was_told_does_not_go_on_to_the_app() {
+    let (in_clear, pki) = (App::start().await, Pki::new());
+    let over_tls =
+        TlsApp::start(pki.server(&pki.issue("app", &["127.0.0.1"]), &["http/1.1"], false));
+    let (gone, there) = (NobodyThere::new(), Tinyproxy::start("there").await);
+    let ways = [format!("\"http://anna:Hunter2pw@{}#gone\"", gone.address()), there.url()];
+    let tls = format!("[upstream.app.tls]\nca_file = {:?}\n", pki.authority());
+    let config = config(&in_clear, &ways, "cooling = { failures = 1000 }", "", &tls)
+        .replace("endpoints = [", &format!("endpoints = [\"{}\", ", over_tls.url()))
+        .replace("workers = 3", "workers = 1");
+    let standin = Standin::start(&config).await;
+    standin.is_up().await;
+    for order in 0..8 {
+        assert_eq!(standin.post("/orders", order.to_string()).await.status.as_u16() / 100, 2);
+    }
+    assert!(standin.proxy("gone").await["failed"].as_u64().unwrap() >= 3);
+    assert!(over_tls.seen().len() >= 2 && in_clear.seen_of(&Method::POST).len() >= 2);
+    for seen in over_tls.seen() {
+        assert!(!seen.headers.contains_key("proxy-authorization"), "{:?}", seen.headers);
+        assert_eq!(seen.headers["host"], standin.address().to_string());
+    }
 }
 
 /// A certificate that is not believed is a matter of configuration: no failure of a proxy, and no outage.

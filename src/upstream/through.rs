@@ -45,6 +45,9 @@ impl Connections {
         self.0.turn.set(first.wrapping_add(1));
         let mut tried = Vec::new();
         let mut last = None;
+        // A proxy is told more than the app, and the next try may reach the app itself.
+        let as_it_was =
+            request.as_ref().map(|request| (request.uri().clone(), request.headers().clone()));
         for try_no in 0..lane.pool.config.tries.get() as usize {
             let permit = match lane.pool.permit(job, &tried) {
                 Ok(permit) => permit,
@@ -61,6 +64,10 @@ impl Connections {
                 Err(error) => {
                     tracing::debug!(pool = &*lane.pool.name, %error, "another egress proxy is tried");
                     last = Some(error);
+                    if let (Some(request), Some((uri, headers))) = (request.as_mut(), &as_it_was) {
+                        request.uri_mut().clone_from(uri);
+                        request.headers_mut().clone_from(headers);
+                    }
                 }
             }
         }
