@@ -2,13 +2,21 @@
 //!
 //! Broad on purpose: what cannot be looked into, or is not there whole, is left out and said to be.
 
+mod known;
+
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Uri, header};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+pub(super) use self::known::Known;
 use super::LARGEST_BODY;
-use crate::stand_in::{body::read_request, secrets::carries_card_data};
+use crate::stand_in::{
+    body::{BodyKind, Json, ReadBody, read_request},
+    secrets::carries_card_data,
+};
 
 /// A message without what must not be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,13 +55,13 @@ impl Redacted {
     }
 }
 
-/// Of a request; with the values of its credentials, which no answer may show again.
+/// Of a request; with its credentials, which no answer may show again.
 pub(super) fn request(
     target: &Uri,
     headers: &HeaderMap,
     body: Option<&Bytes>,
-) -> (Redacted, Vec<Vec<u8>>) {
-    let secrets = secrets(headers);
+) -> (Redacted, Known) {
+    let mut secrets = Known::of(headers, target.query());
     let whole = target.path_and_query().map_or("/", |target| target.as_str());
     let raw = body.map_or(&[][..], |body| body);
     if has_card_data(headers, raw, whole) {
@@ -61,13 +69,24 @@ pub(super) fn request(
         return (Redacted { body, ..Redacted::default() }, secrets);
     }
     let query: Vec<String> = target.query().map_or_else(Vec::new, |query| {
-        let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-        names.map(|name| format!("{name}={NOT_KEPT}")).collect()
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) => format!("{name}={NOT_KEPT}"),
+            // It may be a value without a name.
+            None => NOT_KEPT.to_owned(),
+        });
+        pairs.collect()
     });
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     let body = match body {
         None => Noted::Left("it was not there whole"),
-        Some(body) => noted(headers, body, false, &secrets),
+        Some(body) => {
+            if let Ok(value) = serde_json::from_slice::<Value>(body) {
+                secrets.add_json(&value, false);
+            } else if let Ok(text) = std::str::from_utf8(body) {
+                secrets.add_form(text);
+            }
+            noted(headers, body, None)
+        }
     };
     (
         Redacted { target: format!("{}{query}", target.path()), headers: fields(headers), body },
@@ -76,7 +95,7 @@ pub(super) fn request(
 }
 
 /// Of an answer to a request with these secrets.
-pub(super) fn answer(headers: &HeaderMap, body: Option<&[u8]>, secrets: &[Vec<u8>]) -> Redacted {
+pub(super) fn answer(headers: &HeaderMap, body: Option<&[u8]>, secrets: &Known) -> Redacted {
     let raw = body.unwrap_or_default();
     if has_card_data(headers, raw, "") {
         let body = Noted::Left("there was card data");
@@ -84,9 +103,13 @@ pub(super) fn answer(headers: &HeaderMap, body: Option<&[u8]>, secrets: &[Vec<u8
     }
     let body = match body {
         None => Noted::Left("it was not read whole"),
-        Some(body) => noted(headers, body, true, secrets),
+        Some(body) => noted(headers, body, Some(secrets)),
     };
-    Redacted { target: String::new(), headers: fields(headers), body }
+    let mut headers = fields(headers);
+    for (_, value) in headers.iter_mut().filter(|(_, value)| secrets.is_in(value)) {
+        NOT_KEPT.clone_into(value);
+    }
+    Redacted { target: String::new(), headers, body }
 }
 
 fn has_card_data(headers: &HeaderMap, raw: &[u8], target: &str) -> bool {
@@ -100,7 +123,8 @@ fn has_card_data(headers: &HeaderMap, raw: &[u8], target: &str) -> bool {
     }
 }
 
-fn noted(headers: &HeaderMap, raw: &[u8], is_answer: bool, secrets: &[Vec<u8>]) -> Noted {
+/// `secrets`: those of the request that it answers; none of a request.
+fn noted(headers: &HeaderMap, raw: &[u8], secrets: Option<&Known>) -> Noted {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
     if raw.is_empty() {
@@ -113,36 +137,86 @@ fn noted(headers: &HeaderMap, raw: &[u8], is_answer: bool, secrets: &[Vec<u8>]) 
         return Noted::Left("it cannot be looked into");
     }
     let Ok(text) = std::str::from_utf8(raw) else { return Noted::Left("it is no text") };
-    let shown = if let Ok(mut value) = serde_json::from_str::<Value>(text) {
-        json(&mut value);
-        value.to_string()
+    let (shown, said) = if let Ok(mut value) = serde_json::from_str::<Value>(text) {
+        let mut said = String::new();
+        json(&mut value, &mut said);
+        (value.to_string(), said)
     } else if kind.starts_with("application/x-www-form-urlencoded") {
-        form(text)
-    } else if is_answer && (kind.starts_with("text/") || kind.contains("problem")) {
-        text.to_owned()
+        (form(text), text.to_owned())
+    } else if secrets.is_some() && (kind.starts_with("text/") || kind.contains("problem")) {
+        let shown = lines(text);
+        (shown.clone(), shown)
     } else {
         return Noted::Left("it cannot be looked into");
     };
-    if secrets.iter().any(|secret| contains(shown.as_bytes(), secret)) {
+    if is_card_in_groups(&said) {
+        return Noted::Left("there was card data");
+    }
+    if secrets.is_some_and(|secrets| secrets.is_in(&said)) {
         return Noted::Left("it shows a credential of the request");
     }
     Noted::Kept(shown)
 }
 
-fn json(value: &mut Value) {
+/// Whatever stands between the groups of a number: line ends, tabs, dots.
+fn is_card_in_groups(said: &str) -> bool {
+    let groups = said.split(|letter: char| letter.is_whitespace() || ".-_/".contains(letter));
+    let said = groups.filter(|group| !group.is_empty()).collect::<Vec<_>>().join(" ");
+    let opaque = ReadBody { json: Json::Null, kind: BodyKind::Opaque };
+    carries_card_data(&opaque, said.as_bytes(), &HeaderMap::new(), "").is_some()
+}
+
+/// `said`: all texts that stay, as they are meant.
+fn json(value: &mut Value, said: &mut String) {
     match value {
-        Value::Array(list) => list.iter_mut().for_each(json),
+        Value::Array(list) => list.iter_mut().for_each(|value| json(value, said)),
         Value::Object(fields) => {
+            let names_one = NAMES
+                .iter()
+                .any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(is_credential));
             for (name, value) in fields {
-                if is_credential(name) {
+                said.push_str(name);
+                said.push('|');
+                if is_credential(name) || (names_one && !NAMES.contains(&&**name)) {
                     *value = Value::String(NOT_KEPT.to_owned());
                 } else {
-                    json(value);
+                    json(value, said);
                 }
             }
         }
-        _ => {}
+        Value::String(text) => {
+            // JSON within JSON.
+            if text.trim_start().starts_with(['{', '['])
+                && let Ok(mut within) = serde_json::from_str::<Value>(text)
+            {
+                json(&mut within, said);
+                *text = within.to_string();
+            }
+            said.push_str(text);
+            said.push('|');
+        }
+        Value::Number(number) => _ = write!(said, "{number}|"),
+        Value::Null | Value::Bool(_) => {}
     }
+}
+
+/// A text line by line, without what stands behind the name of a credential: `SECRET_KEY = …`, `Cookie: …`.
+fn lines(text: &str) -> String {
+    let kept = text.split_inclusive('\n').map(|line| {
+        let mut ends = line.match_indices([':', '=']).map(|(at, _)| at);
+        let end = ends.find(|&at| {
+            let before = line[..at].trim_end_matches([' ', '\t', '"', '\'', ']', ')']);
+            let from = before
+                .rfind(|letter: char| !letter.is_ascii_alphanumeric() && !"_-".contains(letter))
+                .map_or(0, |at| at + 1);
+            before.get(from..).is_some_and(is_credential)
+        });
+        match end {
+            Some(end) => format!("{} {NOT_KEPT}\n", &line[..=end]),
+            None => line.to_owned(),
+        }
+    });
+    kept.collect()
 }
 
 fn form(text: &str) -> String {
@@ -159,21 +233,15 @@ fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| {
             let value = match value.to_str() {
-                Ok(value) if !is_secret(name) => value,
+                // The query of an address may name anything.
+                Ok(value) if !is_secret(name) && !(value.contains('?') && value.contains('=')) => {
+                    value
+                }
                 _ => NOT_KEPT,
             };
             (name.as_str().to_owned(), value.to_owned())
         })
         .collect()
-}
-
-/// The values of credentials, whole and in their parts, as far as they are long enough to be told apart.
-fn secrets(headers: &HeaderMap) -> Vec<Vec<u8>> {
-    let secret = headers.iter().filter(|(name, _)| is_secret(name));
-    let parts = secret.flat_map(|(_, value)| {
-        value.as_bytes().split(|byte| matches!(byte, b' ' | b';' | b',' | b'='))
-    });
-    parts.filter(|part| part.len() >= 8).map(<[u8]>::to_vec).collect()
 }
 
 fn is_secret(name: &HeaderName) -> bool {
@@ -190,8 +258,11 @@ fn is_credential(name: &str) -> bool {
     WORDS.iter().any(|word| plain.contains(word)) || EXACT.contains(&&*plain)
 }
 
-const WORDS: [&str; 16] = [
+/// Fields that give a name to the value beside them.
+const NAMES: [&str; 4] = ["name", "key", "field", "param"];
+const WORDS: [&str; 18] = [
     "auth",
+    "bearer",
     "cookie",
     "token",
     "secret",
@@ -204,15 +275,13 @@ const WORDS: [&str; 16] = [
     "session",
     "signature",
     "passphrase",
+    "passcode",
     "otpcode",
     "securitycode",
     "csrf",
 ];
-const EXACT: [&str; 8] = ["pin", "otp", "cvv", "cvc", "csc", "sid", "jwt", "key"];
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
+const EXACT: [&str; 13] =
+    ["pin", "pass", "otp", "totp", "mfa", "cvv", "cvc", "cvv2", "cvc2", "csc", "sid", "jwt", "key"];
 
 #[cfg(test)]
 mod tests {
@@ -252,8 +321,11 @@ mod tests {
         let echo =
             answer(&headers(&[("content-type", "text/plain")]), Some(b"no: abcdefgh"), &secrets);
         assert_eq!(echo.body, Noted::Left("it shows a credential of the request"));
-        let set =
-            answer(&headers(&[("set-cookie", "a=b"), ("location", "/x?t=1")]), Some(b""), &[]);
+        let set = answer(
+            &headers(&[("set-cookie", "a=b"), ("location", "/x?t=1")]),
+            Some(b""),
+            &Known::default(),
+        );
         assert!(set.headers.iter().all(|(_, value)| value == NOT_KEPT));
     }
 
@@ -264,7 +336,8 @@ mod tests {
         let target = Uri::from_static("/pay/4111111111111111?n=1");
         let (request, _) = request(&target, &headers(&[("accept", "*/*")]), None);
         assert!(request.target.is_empty() && request.headers.is_empty());
-        let said = answer(&headers(&[]), Some(b"card 4111 1111 1111 1111 declined"), &[]);
+        let said =
+            answer(&headers(&[]), Some(b"card 4111 1111 1111 1111 declined"), &Known::default());
         assert_eq!(said.body, Noted::Left("there was card data"));
     }
 
@@ -282,7 +355,64 @@ mod tests {
         let long = Bytes::from(format!("\"{}\"", "x".repeat(LARGEST_BODY)));
         let (request, _) = request(&Uri::from_static("/"), &headers(&[JSON]), Some(&long));
         assert_eq!(request.body, Noted::Left("it is too large"));
-        let text = answer(&headers(&[("content-type", "text/html")]), Some(b"<h1>500</h1>"), &[]);
+        let text = answer(
+            &headers(&[("content-type", "text/html")]),
+            Some(b"<h1>500</h1>"),
+            &Known::default(),
+        );
         assert_eq!(text.body, Noted::Kept("<h1>500</h1>".into()));
+    }
+    #[test]
+    fn what_hides_in_other_shapes_is_not_kept_either() {
+        let body = r#"{"payload":"{\"password\":\"p-1\",\"a\":1}","fields":[{"name":"Secret","value":"s-1"},
+            {"name":"size","value":"38"}],"passcode":"c-1"}"#;
+        let Noted::Kept(shown) = kept(body, &[JSON]) else { panic!() };
+        for secret in ["p-1", "s-1", "c-1"] {
+            assert!(!shown.contains(secret), "{secret} is in {shown}");
+        }
+        assert!(shown.contains("38") && shown.contains(r#"\"a\":1"#), "{shown}");
+        let bare = Uri::from_static("/download?c-12345678&x=1");
+        let (request, _) = request(&bare, &headers(&[("x-original-url", "/a?b=c-1")]), None);
+        assert_eq!(request.target, "/download?(not kept)&x=(not kept)");
+        assert_eq!(request.headers[0].1, NOT_KEPT);
+        let page = "<h1>KeyError</h1>\nSECRET_KEY = 'k-1'\n  \"api_key\": \"k-2\",\nCookie: k-3\nstep: 7\n";
+        let text = answer(
+            &headers(&[("content-type", "text/html")]),
+            Some(page.as_bytes()),
+            &Known::default(),
+        );
+        let Noted::Kept(text) = text.body else { panic!() };
+        assert!(!text.contains("k-"), "{text}");
+        assert!(text.contains("KeyError") && text.contains("step: 7"), "{text}");
+    }
+
+    #[test]
+    fn card_data_is_found_in_lines_and_behind_escapes() {
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let left = Noted::Left("there was card data");
+        assert_eq!(kept("n=%34111+1111-1111%201111", &form), left);
+        assert_eq!(kept(r#"{"p":"{\"n\":\"4111111111111111\"}"}"#, &[JSON]), left);
+        assert_eq!(kept(r#"{"n":"4111\n1111\n1111\n1111"}"#, &[JSON]), left);
+        let lines = answer(
+            &headers(&[("content-type", "text/plain")]),
+            Some(b"4111\r\n1111\r\n1111\r\n1111"),
+            &Known::default(),
+        );
+        assert_eq!(lines.body, left);
+        let target = Uri::from_static("/pay/%34%31%31%31111111111111");
+        assert!(request(&target, &headers(&[]), None).0.target.is_empty());
+    }
+
+    #[test]
+    fn what_an_answer_repeats_of_the_request_is_not_kept() {
+        let body = Bytes::from_static(br#"{"user":"anna","password":"hunter2!"}"#);
+        let (_, known) = request(&Uri::from_static("/"), &headers(&[JSON]), Some(&body));
+        let said = answer(
+            &headers(&[JSON, ("x-why", "hunter2!")]),
+            Some(br#"{"e":"hunter\u0032! is wrong"}"#),
+            &known,
+        );
+        assert_eq!(said.body, Noted::Left("it shows a credential of the request"));
+        assert_eq!(said.headers[1].1, NOT_KEPT);
     }
 }
