@@ -233,15 +233,17 @@ fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| {
             let value = match value.to_str() {
-                // The query of an address may name anything.
-                Ok(value) if !is_secret(name) && !(value.contains('?') && value.contains('=')) => {
-                    value
-                }
+                Ok(value) if !is_secret(name) && !has_query(value) => value,
                 _ => NOT_KEPT,
             };
             (name.as_str().to_owned(), value.to_owned())
         })
         .collect()
+}
+
+/// The query of an address may name anything.
+fn has_query(value: &str) -> bool {
+    value.contains('?') && value.contains('=')
 }
 
 fn is_secret(name: &HeaderName) -> bool {
