@@ -1,9 +1,10 @@
 //! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
 //!
-//! `check` looks for damage, `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
+//! `check` looks for damage, `checkpointer` moves the log into the file, `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
 //! tables behind the log, `retention` deletes.
 
 mod check;
+mod checkpointer;
 mod lazy;
 mod page;
 mod read;
@@ -25,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, config::DbConfig};
 
 use super::{StoreError, StoreOptions, Synchronous, disk};
 
+use checkpointer::Checkpointer;
 pub(super) use lazy::Indexer;
 pub(super) use page::{Found, Live};
 pub(super) use read::Reader;
@@ -36,8 +38,11 @@ pub(super) use write::WriteError;
 pub(super) struct Database {
     connection: Option<Connection>,
     wal_pages: Arc<AtomicI32>,
-    /// Pages of the log after which it is moved into the file.
+    /// Pages that the log may have.
     most_wal_pages: i32,
+    checkpointer: Checkpointer,
+    /// The checkpointer has copied what there was: the rest is to be copied here.
+    was_begun: bool,
     #[cfg(test)]
     hook: super::Hook,
 }
@@ -69,15 +74,36 @@ impl Database {
             connection: Some(connection),
             wal_pages,
             most_wal_pages,
+            checkpointer: Checkpointer::new(options.path.clone(), options.synchronous),
+            was_begun: false,
             #[cfg(test)]
             hook: options.hook.clone(),
         })
     }
 
-    /// Moves the log into the file once it is long, after the batch was answered: nobody waits for it but the next one.
+    /// Moves the log into the file before it is too long. Most of it is copied beside the batches; what came meanwhile is
+    /// copied here, after a batch was answered, so that the log can begin anew.
     pub(super) fn checkpoint_if_due(&mut self) {
-        if self.wal_pages.load(Ordering::Relaxed) < self.most_wal_pages {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if self.checkpointer.is_at_work() {
+            if pages < self.most_wal_pages {
+                return;
+            }
+            self.checkpointer.wait();
+        }
+        if pages < self.most_wal_pages / 2 {
+            // Where nothing came meanwhile it began anew by itself.
+            self.was_begun = false;
             return;
+        }
+        if !std::mem::take(&mut self.was_begun) {
+            match self.checkpointer.begin() {
+                Ok(()) => {
+                    self.was_begun = true;
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "no checkpoint beside the writer"),
+            }
         }
         if let Err(error) = self.checkpoint("PASSIVE") {
             // The log keeps everything; the next commit or the next checkpoint meets the fault again.
@@ -112,6 +138,7 @@ impl Database {
 
     /// Lets go of a damaged file without another write: what the log holds stays in the log.
     pub(super) fn leave_as_it_is(&mut self) {
+        self.checkpointer.end();
         if let Some(connection) = &self.connection
             && let Err(error) =
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -123,6 +150,7 @@ impl Database {
 
     /// Lets go of the connection as it is.
     pub(super) fn abandon(&mut self) {
+        self.checkpointer.end();
         if let Some(connection) = self.connection.take()
             && let Err((_, error)) = connection.close()
         {
@@ -142,6 +170,7 @@ impl Database {
 
     /// True if all of the log is in the file now.
     fn checkpoint(&mut self, how: &str) -> Result<bool, StoreError> {
+        self.checkpointer.wait();
         let (busy, log, done) =
             self.connection()?.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -205,15 +234,7 @@ fn prepare(
     if mode != "wal" {
         return Err(StoreError::Failed(format!("write-ahead log refused: journal_mode is {mode}")));
     }
-    let synchronous = match options.synchronous {
-        Synchronous::Full => "FULL",
-        Synchronous::NormalForTests => "NORMAL",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "fullfsync", true)?;
-    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-    // Checkpoints are ours (`checkpoint_if_due`).
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    prepare_sync(connection, options.synchronous)?;
     connection.pragma_update(
         None,
         "journal_size_limit",
@@ -223,6 +244,20 @@ fn prepare(
     connection.pragma_update(None, "cache_size", -32 * 1024)?;
     // What was deleted is overwritten where that costs no further write.
     connection.pragma_update(None, "secure_delete", "FAST")?;
+    Ok(())
+}
+
+/// How whoever writes, or copies what was written, makes sure of it.
+fn prepare_sync(connection: &Connection, synchronous: Synchronous) -> Result<(), StoreError> {
+    let synchronous = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::NormalForTests => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // Checkpoints are ours (`checkpoint_if_due`).
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(())
 }
 

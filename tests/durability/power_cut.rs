@@ -51,7 +51,9 @@ impl Recording {
             strace.extend([CALLS.to_owned(), "-o".into(), trace(run).display().to_string()]);
             arguments.iter().fold(setup.under(strace), |setup, argument| setup.arg(*argument))
         };
-        let setup = Standin::with(&orders_config(app.address())).folder(files.path());
+        // So small that the log is as short as it can be, and is moved into the file again and again.
+        let config = format!("{}\n[store]\nmax_bytes = \"16MiB\"\n", orders_config(app.address()));
+        let setup = Standin::with(&config).folder(files.path());
         let mut standin = traced(setup, 0).start().await;
         assert_eq!(standin.get("/").await.status, 200);
         app.stop().await;
@@ -76,10 +78,18 @@ impl Recording {
         events.push(Event::Remove { name: log });
         events.extend(read(2));
         let recording = Self { events };
+        assert!(recording.checkpoints() >= 5, "{} checkpoints", recording.checkpoints());
         let seen: HashSet<&str> = recording.ids().collect();
         let unseen = accepted.iter().filter(|id| !seen.contains(id.as_str())).count();
         assert_eq!(unseen, 0, "answers that are not in the record, of {}", accepted.len());
         recording
+    }
+
+    /// Syncs of the file itself.
+    fn checkpoints(&self) -> usize {
+        let is_of_file = |file: &Path| file.extension().is_some_and(|extension| extension == "db");
+        let syncs = self.events.iter();
+        syncs.filter(|event| matches!(event, Event::Sync { file, .. } if is_of_file(file))).count()
     }
 
     pub fn answers(&self) -> usize {
@@ -206,6 +216,7 @@ mod tests {
         let [
             Event::Create { name },
             Event::Write { offset: 4, .. },
+            Event::SyncBegins { .. },
             Event::Answer { id },
             Event::Sync { .. },
             Event::Truncate { length: 3, .. },
@@ -217,6 +228,24 @@ mod tests {
             panic!("{} events", events.len());
         };
         assert_eq!((name.to_str(), &**id), (Some("/d/x.db-wal"), "a"));
+    }
+
+    #[test]
+    fn a_sync_makes_certain_what_was_written_before_it_began() {
+        let events = record(&[
+            "1 openat(AT_FDCWD</d>, '/d/x.db', O_RDWR|O_CREAT, 0600) = 7</d/x.db>",
+            "1 fsync(8</d>) = 0",
+            "1 pwrite64(7</d/x.db>, 'a', 1, 0) = 1",
+            "1 fsync(7</d/x.db> <unfinished ...>",
+            "2 pwrite64(9</d/x.db>, 'b', 1, 1) = 1",
+            "2 fsync(9</d/x.db> <unfinished ...>",
+            "1 <... fsync resumed>) = 0",
+            "2 <... fsync resumed>) = 0",
+        ]);
+        let file = |content: &[u8]| [("/d/x.db".to_owned(), content.to_vec())];
+        assert_eq!(left(&events[..events.len() - 2]), file(b""));
+        assert_eq!(left(&events[..events.len() - 1]), file(b"a"));
+        assert_eq!(left(&events), file(b"ab"));
     }
 
     /// Names and contents after a cut, with nothing kept that is not certain.
@@ -241,11 +270,11 @@ mod tests {
             "1 rename('/d/x.db-wal', '/d/x.db-journal') = 0",
             "1 fsync(8</d>) = 0",
         ]);
-        assert_eq!(left(&events[..3]), [], "synced, but nobody finds it");
+        assert_eq!(left(&events[..4]), [], "synced, but nobody finds it");
         let old = [(wal, b"\0ab".to_vec())];
-        assert_eq!(left(&events[..4]), old);
-        assert_eq!(left(&events[..8]), old, "the old file under the old name");
-        assert_eq!(left(&events[..9]), old);
+        assert_eq!(left(&events[..5]), old);
+        assert_eq!(left(&events[..10]), old, "the old file under the old name");
+        assert_eq!(left(&events[..11]), old);
         assert_eq!(left(&events), [(journal, b"c".to_vec())]);
     }
 }

@@ -1,7 +1,7 @@
 //! The disk at a moment. What a sync has made certain stays; of everything later, contents and names, nobody knows.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
 
@@ -22,6 +22,10 @@ pub struct Disk<'a> {
 struct File<'a> {
     certain: Vec<u8>,
     unsynced: Vec<&'a Event>,
+    /// Changes that are certain.
+    synced: usize,
+    /// By thread: how many changes there were when its sync began.
+    syncs: HashMap<&'a str, usize>,
 }
 
 /// A change of the folder.
@@ -69,10 +73,17 @@ impl<'a> Disk<'a> {
             Event::Write { file, .. } | Event::Truncate { file, .. } => {
                 self.file(file).unsynced.push(event);
             }
-            Event::Sync { file } => {
+            Event::SyncBegins { file, thread } => {
                 let file = self.file(file);
-                let writes = std::mem::take(&mut file.unsynced);
-                writes.into_iter().for_each(|write| write.apply(&mut file.certain));
+                file.syncs.insert(thread, file.synced + file.unsynced.len());
+            }
+            Event::Sync { file, thread } => {
+                let file = self.file(file);
+                let upto = file.syncs.remove(&**thread).expect("a sync that ends has begun");
+                let covered = upto.saturating_sub(file.synced);
+                file.synced += covered;
+                let writes = file.unsynced.drain(..covered);
+                writes.for_each(|write| write.apply(&mut file.certain));
             }
             Event::Answer { id } => {
                 self.acknowledged.insert(id);

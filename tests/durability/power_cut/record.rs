@@ -29,8 +29,14 @@ pub enum Event {
         file: PathBuf,
         length: usize,
     },
+    /// What is written from now on this sync does not make certain.
+    SyncBegins {
+        file: PathBuf,
+        thread: String,
+    },
     Sync {
         file: PathBuf,
+        thread: String,
     },
     Answer {
         id: String,
@@ -51,15 +57,18 @@ pub fn read(record: &str, database: &Path) -> Vec<Event> {
         if let Some(call) = rest.strip_suffix("<unfinished ...>") {
             begun.insert(thread, call);
             if !counts_when_done(call) {
-                events.extend(event(call, database));
+                events.extend(event(call, thread, database));
+            } else {
+                events.extend(begins(call, thread, database));
             }
         } else if rest.starts_with("<... ") {
             let Some(call) = begun.remove(thread) else { continue };
             if counts_when_done(call) && succeeded(rest) {
-                events.extend(event(call, database));
+                events.extend(event(call, thread, database));
             }
         } else if !counts_when_done(rest) || succeeded(rest) {
-            events.extend(event(rest, database));
+            events.extend(begins(rest, thread, database));
+            events.extend(event(rest, thread, database));
         }
     }
     events
@@ -77,7 +86,15 @@ fn succeeded(call: &str) -> bool {
     result.is_some_and(|result| result.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn event(call: &str, database: &Path) -> Option<Event> {
+/// The beginning of a sync.
+fn begins(call: &str, thread: &str, database: &Path) -> Option<Event> {
+    match event(call, thread, database)? {
+        Event::Sync { file, thread } => Some(Event::SyncBegins { file, thread }),
+        _ => None,
+    }
+}
+
+fn event(call: &str, thread: &str, database: &Path) -> Option<Event> {
     let (call_name, arguments) = call.split_once('(')?;
     // The lock, the reserve and the shared memory hold nothing that has to be found again.
     let is_ours = |file: &PathBuf| {
@@ -113,7 +130,7 @@ fn event(call: &str, database: &Path) -> Option<Event> {
         "fdatasync" | "fsync" if file_of(arguments).as_deref() == database.parent() => {
             Some(Event::SyncNames)
         }
-        "fdatasync" | "fsync" => Some(Event::Sync { file: file()? }),
+        "fdatasync" | "fsync" => Some(Event::Sync { file: file()?, thread: thread.to_owned() }),
         "ftruncate" => {
             let length = arguments.split(", ").nth(1)?;
             let digits: String = length.chars().take_while(char::is_ascii_digit).collect();
