@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     router::{Route, Routes},
-    store::Store,
+    store::{Store, StoreError},
     time::UnixMillis,
     upstream::at_most,
 };
@@ -83,10 +83,7 @@ pub async fn hear(route: &Route, store: &Store, status: StatusCode, headers: &mu
     }
     let veto = &route.veto;
     let Some(said) = veto.heard(&route.name, word, UnixMillis::now()) else { return };
-    let remembered = Remembered { upstream: veto.upstream.to_string(), said };
-    let Ok(text) = serde_json::to_string(&remembered) else { return };
-    let name = format!("{REMEMBERED}{}", route.name);
-    let why = match at_most(LONGEST_WAIT, store.remember(&name, &text)).await {
+    let why = match at_most(LONGEST_WAIT, veto.write_down(&route.name, store, said)).await {
         Some(Ok(())) => return,
         Some(Err(error)) => error.to_string(),
         None => format!("the store took more than {LONGEST_WAIT:?}"),
@@ -156,6 +153,26 @@ impl Veto {
         state.written =
             state.said.map(|said| Said { until: said.until.map(|end| end.plus(slack)), ..said });
         Some(state.written)
+    }
+
+    /// Until what is on disk is what was said last: another thread may have written an earlier word behind a later one.
+    async fn write_down(
+        &self,
+        route: &str,
+        store: &Store,
+        mut said: Option<Said>,
+    ) -> Result<(), StoreError> {
+        let name = format!("{REMEMBERED}{route}");
+        loop {
+            let remembered = Remembered { upstream: self.upstream.to_string(), said };
+            let text = serde_json::to_string(&remembered).unwrap_or_default();
+            store.remember(&name, &text).await?;
+            let last = self.state().written;
+            if last == said {
+                return Ok(());
+            }
+            said = last;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -40,6 +40,12 @@ pub(super) struct Inner {
     pub(super) turn: Cell<usize>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.pool.end(&self.upstream.endpoints);
+    }
+}
+
 /// Time between two looks at connections that were idle for too long.
 const REAP_EVERY: Duration = Duration::from_secs(2);
 
@@ -87,7 +93,8 @@ impl Connections {
 
     /// Closes connections that were idle for too long.
     pub fn reap(&self) {
-        self.0.pool.reap(&self.0.upstream.config.connections);
+        let Upstream { endpoints, config, .. } = &*self.0.upstream;
+        self.0.pool.reap(endpoints, &config.connections);
     }
 
     /// The same again and again, until dropped.

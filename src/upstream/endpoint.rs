@@ -41,6 +41,7 @@ pub(super) struct Endpoint {
     pub(super) addresses: Addresses,
     /// Connections opened so far: the next one goes to the next address.
     pub(super) opened: AtomicUsize,
+    pub(super) connections: OpenNow,
     load: Load,
     ejection: Mutex<Ejection>,
     /// In the draw with a full share and without failures: nothing to ask, nothing to reset.
@@ -49,6 +50,13 @@ pub(super) struct Endpoint {
     ejections: AtomicU64,
     /// What it last failed of, and since when it stands as it does.
     told: Mutex<Told>,
+}
+
+/// Connections that take requests, over all threads, as each of them said last: nobody counts for each request.
+#[derive(Debug, Default)]
+pub(super) struct OpenNow {
+    pub(super) open: AtomicUsize,
+    pub(super) idle: AtomicUsize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,6 +101,7 @@ impl Endpoint {
             named: address.is_none(),
             addresses,
             opened: AtomicUsize::new(0),
+            connections: OpenNow::default(),
             load: Load::default(),
             ejection: Mutex::new(Ejection::new()),
             clean: AtomicBool::new(true),

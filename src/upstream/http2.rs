@@ -187,7 +187,8 @@ impl Exchange {
         match ready!(std::pin::Pin::new(response).poll(cx)) {
             Ok(answer) => Poll::Ready(Ok(self.answered(answer))),
             Err(error) => {
-                self.refused = was_not_looked_at(&error);
+                // Who has said something has looked.
+                self.refused = self.interim == 0 && was_not_looked_at(&error);
                 Poll::Ready(Err(Fault::Http2(error)))
             }
         }

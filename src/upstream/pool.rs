@@ -5,13 +5,14 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
 use super::{
     UpstreamError,
     connection::Connection,
-    endpoint::{Addresses, Endpoints},
+    endpoint::{Addresses, Endpoints, OpenNow},
     http2::Link,
     places::{Place, Places},
 };
@@ -36,6 +37,8 @@ pub(super) struct ToEndpoint {
     is_opening: Cell<bool>,
     /// How many stay open however long they are idle.
     kept: Cell<usize>,
+    /// How many were said to be open, and idle.
+    said: Cell<(usize, usize)>,
     /// How many openings that others waited for have failed, and of what the last one.
     failures: Cell<u64>,
     failed_of: RefCell<Option<Fate>>,
@@ -82,9 +85,20 @@ impl Pool {
         &self.0[endpoint]
     }
 
-    /// Closes what was idle for too long.
-    pub(super) fn reap(&self, config: &ConnectionsConfig) {
-        self.0.iter().for_each(|to| to.reap(config));
+    /// Closes what was idle for too long, or is gone, and says what is left.
+    pub(super) fn reap(&self, endpoints: &Endpoints, config: &ConnectionsConfig) {
+        for (to, endpoint) in self.0.iter().zip(endpoints.all()) {
+            to.reap(config);
+            let (open, idle) = to.count();
+            to.say(&endpoint.connections, open, idle);
+        }
+    }
+
+    /// They end with their thread, or with their app.
+    pub(super) fn end(&self, endpoints: &Endpoints) {
+        for (to, endpoint) in self.0.iter().zip(endpoints.all()) {
+            to.say(&endpoint.connections, 0, 0);
+        }
     }
 }
 
@@ -103,6 +117,7 @@ impl ToEndpoint {
             speaks_http1: Cell::new(false),
             is_opening: Cell::new(false),
             kept: Cell::new(0),
+            said: Cell::new((0, 0)),
             failures: Cell::new(0),
             failed_of: RefCell::default(),
         }
@@ -285,6 +300,22 @@ impl ToEndpoint {
         self.idle.borrow_mut().retain_mut(Connection::is_alive);
         self.links.borrow_mut().retain(|link| link.is_open());
         self.places.taken()
+    }
+
+    fn count(&self) -> (usize, usize) {
+        let open = self.open_now();
+        let links = self.links.borrow();
+        let idle = self.idle.borrow().len()
+            + links.iter().filter(|link| link.idle_for().is_some()).count();
+        // Tunnels through egress proxies have no places.
+        (open.max(idle), idle)
+    }
+
+    fn say(&self, to: &OpenNow, open: usize, idle: usize) {
+        let (open_before, idle_before) = self.said.replace((open, idle));
+        for (count, now, before) in [(&to.open, open, open_before), (&to.idle, idle, idle_before)] {
+            count.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     fn reap(&self, config: &ConnectionsConfig) {

@@ -38,6 +38,8 @@ pub struct Posted {
 pub enum Do {
     /// 200 without a body.
     Answer,
+    /// An interim answer (103).
+    Hint,
     /// `RST_STREAM` with this code.
     Reset(u32),
     /// The last stream, and a code.
@@ -233,6 +235,11 @@ async fn speak(mut stream: TcpStream, connection: usize, shared: &Shared) -> Opt
                 Do::Answer => {
                     let answer = frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88]);
                     stream.write_all(&answer).await.ok()?;
+                }
+                Do::Hint => {
+                    // `:status` by its number in the table, and a text of three characters.
+                    let hint = frame(HEADERS, END_HEADERS, id, b"\x08\x03103");
+                    stream.write_all(&hint).await.ok()?;
                 }
                 Do::Reset(code) => {
                     let reset = frame(RST_STREAM, 0, id, &code.to_be_bytes());

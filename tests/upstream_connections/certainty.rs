@@ -42,6 +42,13 @@ async fn a_refused_stream_was_not_looked_at() {
     assert_eq!(post_after(&[Do::Reset(REFUSED_STREAM)]).await, (200, 2));
 }
 
+/// Who has said something before has looked.
+#[tokio::test]
+async fn a_stream_that_is_refused_after_an_interim_answer_may_have_been_applied() {
+    assert_eq!(post_after(&[Do::Hint, Do::Answer]).await, (200, 1));
+    assert_eq!(post_after(&[Do::Hint, Do::Reset(REFUSED_STREAM)]).await, (502, 1));
+}
+
 #[tokio::test]
 async fn any_other_reset_may_have_been_applied() {
     for code in [NO_ERROR, INTERNAL_ERROR, 8, 11] {

@@ -22,6 +22,41 @@ async fn they_are_open_before_the_first_request_and_stay() {
     }
 }
 
+/// What is open and what is in use is in the metrics, and what is gone is not.
+#[tokio::test]
+async fn connections_are_counted_for_each_endpoint() {
+    for lines in ["", HTTP2] {
+        let app = Http2App::start();
+        // The question at the start has one of its own, which ends soon.
+        let idle = "keep_open = 3\nidle_time = \"300ms\"";
+        let standin = before(&app.url(), lines, idle).await;
+        let count = async |state: &str| {
+            let labels = [("upstream", "app"), ("state", state)];
+            standin.metrics().await.sum("standin_endpoint_connections", &labels)
+        };
+        let counted = async |idle: f64, in_use: f64| {
+            eventually(SOON, async || {
+                let now = (count("idle").await, count("in_use").await);
+                if now == (idle, in_use) { Ok(()) } else { Err(format!("{lines} {now:?}")) }
+            })
+            .await;
+        };
+        counted(3.0, 0.0).await;
+        let address = standin.address();
+        let mut hanging = tokio::task::JoinSet::new();
+        hanging.spawn(async move {
+            let hangs = super::request(http::Method::GET, "/slow/5000", "");
+            crate::support::Client::to(address).send(hangs).await.is_ok()
+        });
+        counted(2.0, 1.0).await;
+        drop(hanging);
+        let opened = standin.metrics().await;
+        let opened =
+            opened.sum("standin_endpoint_connections_opened_total", &[("upstream", "app")]);
+        assert!(opened >= 4.0, "{opened}");
+    }
+}
+
 /// One endpoint is gone: the other goes on, and when it is back so are its connections, without any request for it.
 #[tokio::test]
 async fn they_come_back_with_the_app_while_the_others_work_on() {

@@ -17,6 +17,7 @@ pub(super) fn encode(upstreams: &[Arc<Upstream>], out: &mut Out<'_>) -> Result<(
         .collect();
     states(&views, out)?;
     counts(&views, out)?;
+    connections(&views, out)?;
     loads(&views, out)?;
     let mut family = out.counter(
         "standin_extra_tries",
@@ -63,11 +64,29 @@ fn counts(views: &[(&str, EndpointView)], out: &mut Out<'_>) -> Result<(), Error
     count("standin_endpoint_ejections", "Times that the endpoint was ejected", &|view| {
         Some(view.ejections)
     })?;
+    count("standin_endpoint_connections_opened", "Connections opened to the endpoint", &|view| {
+        Some(view.opened)
+    })?;
     count(
         "standin_endpoint_answered",
         "Answers of the endpoint, where an upstream has several",
         &|view| view.load.map(|load| load.answered),
     )
+}
+
+fn connections(views: &[(&str, EndpointView)], out: &mut Out<'_>) -> Result<(), Error> {
+    let mut family = out.gauge(
+        "standin_endpoint_connections",
+        "Connections to the endpoint that take requests, over all workers, counted every two seconds",
+    )?;
+    for (upstream, view) in views {
+        for (state, n) in [("idle", view.idle), ("in_use", view.open.saturating_sub(view.idle))] {
+            let labels =
+                [("upstream", *upstream), ("endpoint", &*view.authority), ("state", state)];
+            family.gauge(&labels, float(n))?;
+        }
+    }
+    Ok(())
 }
 
 fn loads(views: &[(&str, EndpointView)], out: &mut Out<'_>) -> Result<(), Error> {

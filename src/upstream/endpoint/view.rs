@@ -26,6 +26,11 @@ pub struct EndpointView {
     pub cause: Option<String>,
     pub failures: u64,
     pub ejections: u64,
+    /// Connections opened so far.
+    pub opened: u64,
+    /// Those that take requests, and how many of them are idle: a moment ago.
+    pub open: u64,
+    pub idle: u64,
     /// Not counted for the only endpoint of an upstream.
     pub load: Option<LoadView>,
 }
@@ -72,6 +77,9 @@ impl Endpoints {
             cause: Some(told.cause).filter(|cause| !cause.is_empty()),
             failures: endpoint.failures.load(Ordering::Relaxed),
             ejections: endpoint.ejections.load(Ordering::Relaxed),
+            opened: endpoint.opened.load(Ordering::Relaxed) as u64,
+            open: endpoint.connections.open.load(Ordering::Relaxed) as u64,
+            idle: endpoint.connections.idle.load(Ordering::Relaxed) as u64,
             load,
         }
     }
