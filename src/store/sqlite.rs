@@ -1,6 +1,7 @@
 //! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
 //!
-//! `check` looks for damage, `checkpointer` moves the log into the file, `start` rebuilds the open index, `write` writes batches, `read` and `page` answer questions, `lazy` builds index
+//! `check` looks for damage, `checkpointer` moves the log into the file, `start` rebuilds the open index, `write` writes batches, `read`
+//! and `page` answer questions, `stored` reads rows, `lazy` builds index tables behind the log, `retention` deletes.
 //! tables behind the log, `retention` deletes.
 
 mod check;
@@ -11,6 +12,7 @@ mod read;
 mod records;
 mod retention;
 mod start;
+mod stored;
 mod write;
 
 use std::{

@@ -12,7 +12,7 @@ mod sums;
 
 use rusqlite::{Connection, Transaction};
 
-use super::{Database, read::record, start::number};
+use super::{Database, start::number, stored::record};
 use crate::store::{StoreError, codec::Prepared, record::Record};
 
 pub(super) use convert::convert;

@@ -9,8 +9,9 @@ use rusqlite::{Row as SqlRow, params};
 
 use super::{
     lazy::{HOUR, INDEXED_TO, SALT, Sought, segment_of},
-    read::{JOINED, Reader, STORED, Stored, record},
+    read::Reader,
     start::number,
+    stored::{JOINED, STORED, Stored, record},
 };
 use crate::store::{
     EntrySummary, PageQuery, Seq, State, StoreError, codec::read_labels, receipt::Receipts,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Row, Transaction, params};
 
-use super::read::{digest, optional_word, word};
+use super::stored::{digest, optional_word, word};
 use crate::{
     store::{
         Certainty, Draft, Fields, HeldReason, Reason, StoreError,

@@ -7,8 +7,8 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 use super::{
     Database,
     lazy::{self, INDEXED_TO, Indexer, Sums},
-    read::record,
     start::{number, set_number},
+    stored::record,
 };
 use crate::{store::StoreError, time::UnixMillis};
 

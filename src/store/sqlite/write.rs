@@ -7,8 +7,8 @@ use rusqlite::{
 
 use super::{
     Database,
-    read::{self, record},
     start::{CUSTOMER_WINDOW, set_number},
+    stored::{self, record},
 };
 #[cfg(test)]
 use crate::store::Fault;
@@ -90,7 +90,7 @@ fn kept_answers(
     plan.captures
         .iter()
         .map(|(_, decided)| match decided {
-            Decided::Same { seq, .. } => read::kept_answer(connection, *seq).optional(),
+            Decided::Same { seq, .. } => stored::kept_answer(connection, *seq).optional(),
             _ => Ok(None),
         })
         .collect()
