@@ -2,7 +2,6 @@
 //!
 //! `check` looks for damage, `checkpointer` moves the log into the file, `start` rebuilds the open index, `write` writes batches, `read`
 //! and `page` answer questions, `stored` reads rows, `lazy` builds index tables behind the log, `retention` deletes.
-//! tables behind the log, `retention` deletes.
 
 mod check;
 mod checkpointer;
