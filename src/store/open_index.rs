@@ -4,8 +4,11 @@
 //! file at start. Entries beyond `visible` are not yet durable: nobody but the writer sees them.
 
 mod accounts;
+mod books;
+mod claims;
 mod due;
 mod keys;
+mod known;
 mod rows;
 mod seqs;
 
@@ -15,10 +18,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Cap, Caps, Certainty, Digest, HeldReason, KeyState, Outcome, Seq, SequenceState, State,
-    transition::{Event, after},
-};
+use super::{Cap, Caps, Certainty, Digest, HeldReason, Outcome, State};
 use crate::time::UnixMillis;
 use accounts::{Customers, RouteAccount};
 use due::Lane;
@@ -130,133 +130,6 @@ impl OpenIndex {
             next_seq: 1,
             next_fence: incarnation.cast_unsigned() << FENCE_BITS,
         }
-    }
-
-    // What is known.
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.closed.is_empty()
-    }
-
-    pub(super) fn row(&self, seq: Seq) -> Option<Row> {
-        self.rows.get(seq.0)
-    }
-
-    pub(super) fn known(&self, key: Digest, now: UnixMillis) -> Option<Known<'_>> {
-        match self.keys.get(key, |place| self.key_at(place))? {
-            Place::Open(seq) => self.rows.get(seq).map(Known::Open),
-            Place::Closed(number) => {
-                let closed = self.closed_at(number)?;
-                (closed.closed_at.saturating_add(self.dedupe_window) > now.0)
-                    .then_some(Known::Closed(closed))
-            }
-        }
-    }
-
-    fn key_at(&self, place: Place) -> Option<Packed> {
-        match place {
-            Place::Open(seq) => self.rows.key(seq),
-            Place::Closed(number) => self.closed_at(number).map(|closed| closed.key),
-        }
-    }
-
-    fn closed_at(&self, number: i64) -> Option<&Closed> {
-        self.closed.get(usize::try_from(number - self.closed_base).ok()?)
-    }
-
-    pub(super) fn key_state(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> KeyState {
-        match self.known(key, now) {
-            Some(Known::Open(row)) if row.seq <= self.visible => KeyState::Open {
-                seq: Seq(row.seq),
-                same: row.fingerprint == fingerprint.into(),
-                state: row.state,
-                held: row.held,
-                certainty: row.certainty,
-            },
-            Some(Known::Closed(closed)) => KeyState::Remembered {
-                seq: Seq(closed.seq),
-                same: closed.fingerprint == fingerprint.into(),
-                outcome: closed.outcome,
-            },
-            _ => KeyState::Unknown,
-        }
-    }
-
-    pub(super) fn sequence_state(&self, sequence: Digest) -> SequenceState {
-        let head = self.sequences.get(&sequence).and_then(|queue| queue.front());
-        match head.and_then(|seq| self.rows.get(*seq)) {
-            None => SequenceState::Free,
-            Some(row) if row.state == State::Held => SequenceState::HeadHeld,
-            Some(_) => SequenceState::Queued,
-        }
-    }
-
-    pub(super) fn lane_names(&self, lane: LaneId) -> (&Arc<str>, &Arc<str>) {
-        let lane = &self.lanes[lane.0 as usize];
-        (&self.routes[lane.route].name, &lane.upstream)
-    }
-
-    /// The lowest number that is not yet closed.
-    pub(super) fn oldest_open(&self) -> i64 {
-        self.rows.first().map_or(self.next_seq, |row| row.seq)
-    }
-
-    /// How many are open.
-    pub(super) fn open(&self) -> u64 {
-        self.rows.len() as u64
-    }
-
-    /// The number of the last durable entry.
-    pub(super) fn last(&self) -> i64 {
-        self.visible
-    }
-
-    /// How far back entries per customer are counted, in milliseconds.
-    pub(super) fn customer_window(&self) -> i64 {
-        self.customer_window
-    }
-
-    pub(super) fn set_customer_window(&mut self, window: i64) {
-        self.customer_window = window;
-    }
-
-    /// Entries below `before` in `state`, newest first.
-    pub(super) fn in_state(&self, state: State, before: i64, at_most: usize) -> Vec<Seq> {
-        let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.state == state);
-        match state {
-            State::Held => self.held.down_from(before).take(at_most).map(Seq).collect(),
-            State::Leased | State::Sending => self
-                .in_flight
-                .down_from(before)
-                .filter(|seq| is(seq))
-                .take(at_most)
-                .map(Seq)
-                .collect(),
-            State::Stored => self
-                .rows
-                .down_from(before)
-                .filter(|row| row.state == State::Stored)
-                .take(at_most)
-                .map(|row| Seq(row.seq))
-                .collect(),
-            State::Closed => Vec::new(),
-        }
-    }
-
-    // What the writer does.
-
-    /// Held for `reason`, among the next `look_at` held ones after `after`; and after which to look on.
-    pub(super) fn held_for(
-        &self,
-        reason: HeldReason,
-        after: Seq,
-        look_at: usize,
-    ) -> (Vec<Seq>, Option<Seq>) {
-        let mut held = self.held.above(after.0);
-        let looked_at: Vec<i64> = held.by_ref().take(look_at).collect();
-        let next = held.next().and(looked_at.last().map(|seq| Seq(*seq)));
-        let is = |seq: &i64| self.rows.get(*seq).is_some_and(|row| row.held == Some(reason));
-        (looked_at.into_iter().filter(is).map(Seq).collect(), next)
     }
 
     pub(super) fn lane(&mut self, route: &Arc<str>, upstream: &Arc<str>) -> LaneId {
@@ -426,116 +299,6 @@ impl OpenIndex {
                 self.keys.remove(first.key.into(), Place::Closed(self.closed_base));
                 self.closed_base += 1;
             }
-        }
-    }
-
-    // What replayers do.
-
-    pub(super) fn lease(&mut self, seq: Seq) -> Option<u64> {
-        let row = self.rows.get(seq.0)?;
-        let leased = after(row.state, Event::Lease)?;
-        if row.seq > self.visible || !self.is_head(&row) {
-            return None;
-        }
-        let fence = self.new_fence();
-        self.change(seq.0, |row| {
-            row.state = leased;
-            row.fence = fence;
-        });
-        Some(fence)
-    }
-
-    pub(super) fn give_back(&mut self, seq: Seq, fence: u64) -> bool {
-        let Some(row) = self.rows.get(seq.0).filter(|row| row.fence == fence) else {
-            return false;
-        };
-        let Some(stored) = after(row.state, Event::GiveBack) else { return false };
-        self.change(seq.0, |row| row.state = stored).is_some()
-    }
-
-    fn is_head(&self, row: &Row) -> bool {
-        let sequence = if row.in_sequence { self.sequence_of.get(&row.seq) } else { None };
-        sequence.is_none_or(|sequence| {
-            self.sequences.get(sequence).and_then(|queue| queue.front()) == Some(&row.seq)
-        })
-    }
-
-    // The books.
-
-    fn link(&mut self, row: Row) {
-        self.keys.insert(row.key.into(), Place::Open(row.seq));
-        let lane = &mut self.lanes[row.lane.0 as usize];
-        if row.state != State::Held {
-            lane.unheld += 1;
-        }
-        self.routes[lane.route].add(&row);
-        if row.in_sequence {
-            self.enter_sequence(row.seq);
-        }
-        self.schedule(&row);
-        self.rows.insert(row);
-    }
-
-    fn unlink(&mut self, seq: i64) -> Option<Row> {
-        let row = self.rows.remove(seq)?;
-        self.keys.remove(row.key.into(), Place::Open(seq));
-        let lane = &mut self.lanes[row.lane.0 as usize];
-        if row.state != State::Held {
-            lane.unheld -= 1;
-        }
-        self.routes[lane.route].remove(&row);
-        self.unschedule(&row);
-        if row.in_sequence {
-            self.leave_sequence(seq);
-        }
-        Some(row)
-    }
-
-    fn enter_sequence(&mut self, seq: i64) {
-        let Some(sequence) = self.sequence_of.get(&seq) else { return };
-        let queue = self.sequences.entry(*sequence).or_default();
-        let at = queue.partition_point(|&other| other < seq);
-        queue.insert(at, seq);
-        let second = if at == 0 { queue.get(1).copied() } else { None };
-        if let Some(second) = second.and_then(|seq| self.rows.get(seq)) {
-            self.unschedule(&second);
-        }
-    }
-
-    fn leave_sequence(&mut self, seq: i64) {
-        let Some(&sequence) = self.sequence_of.get(&seq) else { return };
-        let Some(queue) = self.sequences.get_mut(&sequence) else { return };
-        let at = queue.partition_point(|&other| other < seq);
-        if queue.get(at) == Some(&seq) {
-            queue.remove(at);
-        }
-        let next = if at == 0 { queue.front().copied() } else { None };
-        if queue.is_empty() {
-            self.sequences.remove(&sequence);
-        }
-        if let Some(next) = next.and_then(|seq| self.rows.get(seq)) {
-            self.schedule(&next);
-        }
-    }
-
-    /// Puts an entry where its state is looked for.
-    fn schedule(&mut self, row: &Row) {
-        match row.state {
-            State::Held => self.held.insert(row.seq),
-            State::Leased | State::Sending => self.in_flight.insert(row.seq),
-            State::Stored if self.is_head(row) => {
-                self.lanes[row.lane.0 as usize].schedule(row.seq, row.not_before);
-            }
-            State::Stored | State::Closed => {}
-        }
-    }
-
-    fn unschedule(&mut self, row: &Row) {
-        match row.state {
-            State::Held => self.held.remove(row.seq),
-            State::Leased | State::Sending => self.in_flight.remove(row.seq),
-            State::Stored => self.lanes[row.lane.0 as usize].unschedule(row.seq, row.not_before),
-            State::Closed => {}
         }
     }
 }
