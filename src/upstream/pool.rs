@@ -271,10 +271,6 @@ impl ToEndpoint {
         self.links.borrow_mut().push(link);
     }
 
-    pub(super) fn is_opening(&self) -> bool {
-        self.is_opening.get()
-    }
-
     pub(super) fn failures(&self) -> u64 {
         self.failures.get()
     }

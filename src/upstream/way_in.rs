@@ -68,6 +68,8 @@ impl Connections {
                     return Err(self.none_in_time(endpoint));
                 }
                 Next::Open(place, opening) => {
+                    // However long it was waited for, the app has its whole time.
+                    let deadline = Instant::now() + upstream.config.connect_timeout;
                     let one = self.open_one(endpoint, wanted.http1, place, opening, deadline);
                     break match one.await? {
                         Opened::Http1(connection) => connection,
@@ -151,15 +153,9 @@ impl Connections {
         Connection::on(link, endpoint, exchange)
     }
 
+    /// One that is being opened has begun later, and has time left: that says nothing of the app.
     fn none_in_time(&self, endpoint: usize) -> UpstreamError {
         let limit = self.upstream().config.connect_timeout;
-        if self.0.pool.to(endpoint).is_opening() {
-            let endpoint = self.upstream().endpoints.get(endpoint).authority.clone();
-            return UpstreamError::Connect {
-                endpoint,
-                cause: format!("no connection within {limit:?}"),
-            };
-        }
         self.crowded(endpoint, &format!("none was within {limit:?}"))
     }
 

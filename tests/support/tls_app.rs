@@ -63,6 +63,10 @@ impl TlsApp {
         Self { address, shared, runtime: Some(runtime) }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `https://` with its address.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, Version};
 
 use super::{HTTP2, SOON, at_once, before, config, request, statuses};
-use crate::support::{App, Behaviour, Client, Http2App, Making, Pki, Standin, eventually};
+use crate::support::{App, Behaviour, Client, Http2App, Making, Pki, Standin, TlsApp, eventually};
 
 fn connections_of(app: &Http2App) -> usize {
     let mut connections: Vec<_> = app.seen().iter().map(|seen| seen.connection).collect();
@@ -41,6 +41,44 @@ async fn waiting_has_an_end() {
     assert_eq!(standin.get("/").await.status, 200);
     // It is no outage, and nobody's fault but ours.
     standin.upstream_is("up").await;
+}
+
+/// A listener before an app that takes its time with each connection.
+async fn slowly(app: std::net::SocketAddr, time: Duration) -> (String, tokio::task::JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut all = tokio::task::JoinSet::new();
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            all.spawn(async move {
+                tokio::time::sleep(time).await;
+                let mut app = tokio::net::TcpStream::connect(app).await.unwrap();
+                tokio::io::copy_bidirectional(&mut client, &mut app).await.ok();
+            });
+        }
+    });
+    (url, tasks)
+}
+
+/// Who waited for its turn to open a connection has not used up the app's time to take it.
+#[tokio::test]
+async fn a_wait_in_the_queue_takes_no_time_from_the_app() {
+    let pki = Pki::new();
+    let app = TlsApp::start(pki.server(&pki.issue("app", &["127.0.0.1"]), &["http/1.1"], false));
+    let (url, _slow) = slowly(app.address(), Duration::from_millis(700)).await;
+    let connections = "max = 1\nmax_requests = 1\nqueue = 9\n";
+    let tls = format!("{connections}[upstream.app.tls]\nca_file = {:?}", pki.authority());
+    let config = super::config(&url, "", &tls)
+        .replace("connect_timeout = \"500ms\"", "connect_timeout = \"2s\"")
+        .replace("timeout = \"3s\"", "timeout = \"9s\"")
+        .replace("interval = \"50ms\"", "interval = \"50ms\", timeout = \"5s\"");
+    let standin = Standin::start(&config).await;
+    standin.upstream_is("up").await;
+    // The third one has its turn when less is left than a connection takes.
+    let answers = at_once(&standin, (0..3).map(|_| request(Method::POST, "/plain", "x"))).await;
+    assert_eq!(statuses(&answers), [200, 200, 200]);
 }
 
 /// Where standin may answer for the app, it does: nothing was sent.
