@@ -29,7 +29,7 @@ impl RequestId {
         let timestamp = CONTEXT.with(|context| Timestamp::now(context));
         Uuid::new_v7(timestamp).hyphenated().encode_lower(&mut text);
         let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
-        Self(value.expect("hexadecimal digits and hyphens"))
+        Self(of_one_message(value.expect("hexadecimal digits and hyphens")))
     }
 
     pub fn as_str(&self) -> &str {
@@ -118,10 +118,17 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         if let Some(id) = response.extensions_mut().remove::<RequestId>().or(this.id.take()) {
-            response.headers_mut().insert(&this.settings.header, id.0);
+            response.headers_mut().insert(&this.settings.header, of_one_message(id.0));
         }
         Poll::Ready(Ok(response))
     }
+}
+
+/// No other message has this value: over HTTP/2 it is not to push out of the table of fields what others have, too, and not
+/// to be compared with the ids before it (RFC 7541, 7.1.3).
+fn of_one_message(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// The id a request brings along: a single field of 1 to 128 visible ASCII characters.
@@ -213,6 +220,7 @@ mod tests {
             }));
         let response = service.call(Request::new(())).await.unwrap();
         assert_eq!(only(response.headers(), "x-request-id"), "derived");
+        assert!(response.headers()["x-request-id"].is_sensitive());
     }
 
     #[test]
