@@ -373,6 +373,30 @@ fn assert_status(answer: &str, status: u16) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "not {status}: {answer:.300}");
 }
 
+/// Line ends between requests are nothing (RFC 9112 2.2): neither a request, nor work for a worker that has others to serve.
+#[tokio::test]
+async fn line_ends_on_a_connection_that_rests_cost_nothing() {
+    let app = App::start().await;
+    let standin = Standin::start(&format!(
+        "workers = 1\n[upstream.app]\nendpoints = [\"http://{}\"]\n",
+        app.address()
+    ))
+    .await;
+    let mut client = Raw::to(standin.address()).await;
+    for before in ["", "\r\n", "\r\n\r\n"] {
+        client.write(before).await;
+        let quiet_from = tokio::time::Instant::now();
+        eventually(LIMIT, async || quiet_from.elapsed() > Duration::from_millis(1500)).await;
+        assert_eq!(standin.get("/other").await.status, 200, "after {before:?}");
+        client.write("GET /one HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = client.read_until("\r\n\r\n", LIMIT).await;
+        assert!(answer.is_some_and(|answer| answer.contains(" 200 ")), "after {before:?}");
+    }
+    client.write("\r\n").await;
+    drop(client);
+    assert_eq!(standin.get("/other").await.status, 200);
+}
+
 /// Ports of the peers with which a local port has established connections.
 fn established(port: u16) -> Vec<u16> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();

@@ -144,9 +144,10 @@ async fn first_word(
     .await
 }
 
-/// Waits until a connection that rests says something. False: it has ended, or ends because the drain began.
+/// Waits until a connection that rests says something more: what it said before (line ends between requests) was no
+/// request. False: it has ended, or ends because the drain began.
 async fn next_word(stream: &mut Watched, here: &Inside) -> io::Result<bool> {
-    poll_fn(|cx| match stream.poll_any(cx) {
+    poll_fn(|cx| match stream.poll_more(cx) {
         // What has come by then is still answered.
         Poll::Pending if here.poll_begun(cx) => Poll::Ready(Ok(false)),
         poll => poll,

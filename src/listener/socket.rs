@@ -183,6 +183,11 @@ impl Watched {
         if !self.first.is_empty() {
             return Poll::Ready(Ok(true));
         }
+        self.poll_more(cx)
+    }
+
+    /// The same, besides what was read before.
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.poll_more_first(cx).map_ok(|read| read > 0)
     }
 
