@@ -29,6 +29,8 @@ def request(method, path, body=b""):
 CASES = {
     "get": (300, request("GET", "/small"), False, 200),
     "post1k": (300, request("POST", "/post", ORDER), False, 200),
+    # On a route that stands in, and the app answers.
+    "stood_in": (300, request("POST", "/checkout", ORDER), False, 200),
     "capture": (200, request("POST", "/checkout", ORDER), True, 201),
 }
 

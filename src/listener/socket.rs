@@ -371,8 +371,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A first request comes whole in most cases.
 const FIRST_READ: usize = 4 << 10;
 
-/// A connection that is quiet for so long rests: its parser and buffers are let go of until it speaks again.
-const REST: Duration = Duration::from_secs(1);
+/// A connection that is quiet for so long rests: its parser and buffers are let go of until it speaks again. Short enough
+/// that a burst of new connections does not have them all at once; far longer than a busy one is ever quiet.
+const REST: Duration = Duration::from_millis(50);
 
 /// Connections that may wait in the kernel's queue.
 const BACKLOG: i32 = 4096;
