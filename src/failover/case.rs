@@ -148,7 +148,7 @@ impl Case {
             behind = self.behind_its_sequence(&who)?;
         }
         match behind.or(at_once) {
-            Some(cause) => self.without_asking(&who, cause).await,
+            Some(cause) => Box::pin(self.without_asking(&who, cause)).await,
             None => self.ask(&who).await,
         }
     }
@@ -186,25 +186,30 @@ impl Case {
     /// Whose request, and what makes another the same. Every attempt carries the id and the key.
     fn identify(&mut self) -> Result<Identified, Refusal> {
         let body = self.body.as_ref().and_then(Option::as_ref);
-        let id = self.head.headers.get(&self.failover.0.shared.request_id);
-        let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let given = self.head.headers.get(&self.failover.0.shared.request_id).cloned();
+        let id = given.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
         let mut who = self
             .policy
-            .identify(&self.asked(&id), body.map(|body| &body.bytes[..]))
+            .identify(&self.asked(id), body.map(|body| &body.bytes[..]))
             .map_err(Refusal::BadKey)?;
         if self.failover.0.shared.role == Role::Standby {
             // Whoever sent it here may have sent it to the app under this id before: the app must know it again.
-            who.request_id.clone_from(&id);
+            id.clone_into(&mut who.request_id);
         }
         if who.request_id != id
             && let Ok(value) = HeaderValue::from_str(&who.request_id)
         {
             self.head.headers.insert(self.failover.0.shared.request_id.clone(), value);
         }
-        if (self.replaces_keys(&who) || !self.head.headers.contains_key(IDEMPOTENCY_KEY))
-            && let Ok(value) = HeaderValue::from_bytes(who.identity.key_text.as_bytes())
-        {
-            self.head.headers.insert(IDEMPOTENCY_KEY, value);
+        if self.replaces_keys(&who) || !self.head.headers.contains_key(IDEMPOTENCY_KEY) {
+            // Mostly the id, which is there as a field's value already.
+            let key = match given {
+                Some(given) if given == *who.identity.key_text => Some(given),
+                _ => HeaderValue::from_bytes(who.identity.key_text.as_bytes()).ok(),
+            };
+            if let Some(key) = key {
+                self.head.headers.insert(IDEMPOTENCY_KEY, key);
+            }
         }
         Ok(who)
     }
@@ -227,11 +232,12 @@ impl Case {
         }
     }
 
-    /// Asks the app, and looks after the request if it does not answer.
+    /// Asks the app, and looks after the request if it does not answer. What then happens is in boxes: each request would
+    /// carry the room for it.
     async fn ask(&mut self, who: &Identified) -> Result<Decided, Refusal> {
         match self.failover.enter(Some(&self.route), self.route.upstream_index) {
             Ok(places) => self.places = places,
-            Err(error) => return self.nobody_answered(who, error, None).await,
+            Err(error) => return Box::pin(self.nobody_answered(who, error, None)).await,
         }
         self.progress.waits_for(WaitsFor::App);
         let request = || {
@@ -243,23 +249,28 @@ impl Case {
                 let (id, client_ip) = (&who.request_id, self.client_ip);
                 head.extensions.insert(way_out::job(lane, &self.head, &self.params, client_ip, id));
             }
-            Request::from_parts(head, RequestBody::Copied(self.copy.reader()))
+            // One that is here whole leaves with its head.
+            let body = match &self.body {
+                Some(Some(whole)) => RequestBody::from(whole.clone()),
+                _ => RequestBody::Copied(self.copy.reader()),
+            };
+            Request::from_parts(head, body)
         };
         let asking = Asking { route: &self.route.breaker, timeout: self.route.timeout };
         let attempt = self.connections().attempt(request, Rc::clone(&self.progress), asking);
         let mut attempt = match attempt {
             Ok(attempt) => attempt,
-            Err(error) => return self.nobody_answered(who, error, None).await,
+            Err(error) => return Box::pin(self.nobody_answered(who, error, None)).await,
         };
         match attempt.answer().await {
             Ok(mut response) => {
                 self.hear_veto(&mut response).await;
                 match self.is_no_answer(&response) {
-                    Some(reason) => self.bad_status(who, response, reason).await,
+                    Some(reason) => Box::pin(self.bad_status(who, response, reason)).await,
                     None => Ok(self.answered(who, response).await),
                 }
             }
-            Err(error) => self.nobody_answered(who, error, Some(attempt)).await,
+            Err(error) => Box::pin(self.nobody_answered(who, error, Some(attempt))).await,
         }
     }
 

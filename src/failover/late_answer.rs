@@ -17,7 +17,7 @@ use crate::{
     router::Route,
     store::{Durable, KeptAnswer, Store},
     telemetry::WorkerCounters,
-    upstream::{Attempt, Connections, Places, WholeAnswer},
+    upstream::{Attempt, Connections, Places, WholeAnswer, body_copy::Copied},
     veto,
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Waiting {
     pub(super) counters: Arc<WorkerCounters>,
     /// The app is busy with it until it ends.
     pub(super) places: Places,
+    /// Of its body, which the attempt still has: its bytes are counted until it ends.
+    pub(super) _copy: Copied,
 }
 
 /// Bytes of a late answer that are kept with the entry.
@@ -85,7 +87,7 @@ impl LateAnswers {
 
 /// 2xx closes the entry `completed`, a final no `declined`; others change nothing.
 async fn settle(waiting: Waiting) {
-    let Waiting { attempt, entry, route, store, connections, counters, places } = waiting;
+    let Waiting { attempt, entry, route, store, connections, counters, places, _copy } = waiting;
     let mut answer = match attempt.late(KEPT, &connections).await {
         Ok(answer) => answer,
         Err(error) => {

@@ -14,6 +14,8 @@
 //! A rule that faults never means success. If the status alone says "not now" (408, 425, 429, 5xx: often the page of
 //! something in front of the app, to which no rule fits) the entry is tried again; else it is held(unclear).
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 
 use crate::{
@@ -39,7 +41,7 @@ pub(super) enum Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Judged {
     pub class: Class,
-    pub why: String,
+    pub why: Cow<'static, str>,
 }
 
 /// The class of an answer. `ask` evaluates a rule over it.
@@ -63,19 +65,33 @@ pub(super) fn classify(
         };
         match holds {
             Ok(false) => {}
-            Ok(true) => return Judged { class, why: format!("{status}, by the rule `{name}`") },
+            Ok(true) => {
+                let why = format!("{status}, by the rule `{name}`").into();
+                return Judged { class, why };
+            }
             Err(fault) => {
                 let class = if not_now(status) { by_status(status) } else { Class::Unclear };
                 let why = format!("{status}, and the rule `{name}` failed: {fault}");
-                return Judged { class, why };
+                return Judged { class, why: why.into() };
             }
         }
     }
     if status.is_success() && rules.success.is_some() {
         let why = format!("{status}, but not what the rule `success` asks for");
-        return Judged { class: Class::Again(Certainty::SentUnknown), why };
+        return Judged { class: Class::Again(Certainty::SentUnknown), why: why.into() };
     }
-    Judged { class: by_status(status), why: status.to_string() }
+    Judged { class: by_status(status), why: in_words(status) }
+}
+
+/// Each live answer on a stand-in route is judged, and nearly all of them are one of these.
+fn in_words(status: StatusCode) -> Cow<'static, str> {
+    match status {
+        StatusCode::OK => "200 OK".into(),
+        StatusCode::CREATED => "201 Created".into(),
+        StatusCode::ACCEPTED => "202 Accepted".into(),
+        StatusCode::NO_CONTENT => "204 No Content".into(),
+        other => other.to_string().into(),
+    }
 }
 
 fn by_status(status: StatusCode) -> Class {
@@ -118,6 +134,14 @@ mod tests {
 
     const REFUSED: Class = Class::Again(Certainty::NotSent);
     const UNKNOWN: Class = Class::Again(Certainty::SentUnknown);
+
+    #[test]
+    fn a_status_in_words_is_what_it_says_of_itself() {
+        for status in 100..600 {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(in_words(status), status.to_string());
+        }
+    }
 
     #[test]
     fn by_status_alone() {

@@ -1,6 +1,6 @@
 //! The same classes for answers that replay did not ask for: late ones, and live ones to a key that is open.
 
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell};
 
 use http::StatusCode;
 
@@ -23,13 +23,14 @@ pub(crate) fn late_outcome(
     route: &Route,
     answer: &WholeAnswer,
 ) -> Option<(Outcome, String)> {
-    closing(judge(entry, route, answer, UnixMillis::now()))
+    let (outcome, why) = closing(judge(entry, route, answer, UnixMillis::now()))?;
+    Some((outcome, why.into_owned()))
 }
 
 /// What the answer to a live request says of what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Live {
-    Closes(Outcome, String),
+    Closes(Outcome, Cow<'static, str>),
     /// This try was not applied; nothing is said of others.
     NotApplied,
     /// It may have been applied.
@@ -64,7 +65,7 @@ pub(crate) fn live_outcome(
     }
 }
 
-fn closing(judged: Judged) -> Option<(Outcome, String)> {
+fn closing(judged: Judged) -> Option<(Outcome, Cow<'static, str>)> {
     let outcome = match judged.class {
         Class::Success => Outcome::Completed,
         Class::AlreadyApplied => Outcome::AlreadyApplied,

@@ -35,6 +35,7 @@ pub(super) fn after_answer(
 ) -> Ending {
     let kept = Some(kept(answer));
     let Judged { class, why } = judged;
+    let why = why.into_owned();
     let close = |outcome, felt| {
         let verdict = Verdict::Close { outcome, why: why.clone(), answer: kept.clone() };
         Ending { verdict, felt, pause: None }

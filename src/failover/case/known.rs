@@ -16,8 +16,10 @@ use crate::{
 const KEY_WAIT: Duration = Duration::from_secs(10);
 
 /// What a request holds while it is the only one of its kind.
-#[derive(Default)]
-pub(super) struct Turn(Vec<Place>);
+pub(super) struct Turn {
+    _of_key: Option<Place>,
+    _of_sequence: Option<Place>,
+}
 
 impl Case {
     /// One of a key at a time, and one of a sequence: the next waits for the one before, and learns from it. The key
@@ -25,16 +27,17 @@ impl Case {
     pub(super) async fn take_turn(&self, who: &Identified) -> Result<Turn, Refusal> {
         self.progress.waits_for(WaitsFor::Turn);
         let under_way = self.stand_in().under_way();
-        let mut turn = Turn::default();
+        let (mut of_key, mut of_sequence) = (None, None);
         if self.others_may_have(who) {
             let place = under_way.enter(who.identity.key, KEY_WAIT).await;
-            turn.0.push(place.ok_or(Refusal::StillUnderWay)?);
+            of_key = Some(place.ok_or(Refusal::StillUnderWay)?);
         }
         if let Some(sequence) = who.sequence {
             let limit = KEY_WAIT.max(self.route.timeout.saturating_mul(2));
-            turn.0.push(under_way.enter(sequence, limit).await.ok_or(Refusal::StillUnderWay)?);
+            let place = under_way.enter(sequence, limit).await;
+            of_sequence = Some(place.ok_or(Refusal::StillUnderWay)?);
         }
-        Ok(turn)
+        Ok(Turn { _of_key: of_key, _of_sequence: of_sequence })
     }
 
     /// An answer for a request that was accepted before.

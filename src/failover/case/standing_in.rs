@@ -43,6 +43,7 @@ impl Case {
                         connections: self.connections().clone(),
                         counters: Arc::clone(&self.failover.0.counters),
                         places: std::mem::take(&mut self.places),
+                        _copy: self.copy.clone(),
                     });
                 }
                 Ok(Some((response, answered)))
