@@ -92,7 +92,7 @@ impl Case {
         let progress = Rc::new(Progress::default());
         let client = Client::of(body.presence().cloned());
         let budget = failover.0.shared.budget.clone();
-        let case = Self {
+        let mut case = Self {
             failover: failover.clone(),
             copy: Copied::new(Box::pin(body), policy.max_body(), budget, Rc::clone(&progress)),
             route,
@@ -109,10 +109,11 @@ impl Case {
             received_at: UnixMillis::now(),
             fingerprint: Cell::new(None),
         };
-        Deciding { future: Box::pin(case.run()), progress, client }
+        // A block: a function would have its argument twice.
+        Deciding { future: Box::pin(async move { case.run().await }), progress, client }
     }
 
-    async fn run(mut self) -> Decided {
+    async fn run(&mut self) -> Decided {
         let (mut response, answered) = match self.decide().await {
             Ok(decided) => decided,
             Err(refusal) => refused(refusal),

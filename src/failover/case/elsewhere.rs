@@ -68,21 +68,30 @@ impl Case {
         if name == self.route.upstream.name {
             return None;
         }
+        // In a box: hardly any request comes here, and every one would carry the room for it.
+        Some(Box::pin(self.ask_where_it_was(who, &name)).await)
+    }
+
+    async fn ask_where_it_was(
+        &mut self,
+        who: &Identified,
+        name: &Arc<str>,
+    ) -> Result<Decided, Refusal> {
         let failover = self.failover.clone();
-        let by = failover.0.connections.iter().position(|one| one.upstream().name == name);
+        let by = failover.0.connections.iter().position(|one| one.upstream().name == *name);
         let (Some(by), Some(spare)) = (by, self.spare()) else {
-            return Some(Err(Refusal::NobodyToAsk(Certainty::SentUnknown)));
+            return Err(Refusal::NobodyToAsk(Certainty::SentUnknown));
         };
         let route = Arc::clone(&self.route);
         self.progress.waits_for(WaitsFor::App);
         let progress = Rc::clone(&self.progress);
-        Some(match failover.ask_one(by, Some(&route), &spare, &progress, None).await {
+        match failover.ask_one(by, Some(&route), &spare, &progress, None).await {
             Ok((response, places)) => {
                 self.places = places;
                 Ok(self.answered_elsewhere(who, response, None).await)
             }
             Err(error) => Err(self.in_doubt_elsewhere(error)),
-        })
+        }
     }
 
     /// For a key that another request may have: each app that is asked has it before.

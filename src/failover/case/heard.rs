@@ -29,18 +29,23 @@ impl Case {
             Live::Closes(outcome, why) => {
                 self.remember_outcome(who, outcome);
                 if self.stand_in().store().anything_known() {
-                    self.stand_in().close_live(who.identity.key, outcome, &why, status).await;
+                    let closing =
+                        self.stand_in().close_live(who.identity.key, outcome, &why, status);
+                    // In boxes, here and below: most answers need none of it.
+                    Box::pin(closing).await;
                 }
             }
             Live::NotApplied => {}
             // A 5xx or a redirect.
-            Live::Doubtful => self.raise_doubt(who, &format!("the app answered {status}")).await,
+            Live::Doubtful => {
+                Box::pin(self.raise_doubt(who, &format!("the app answered {status}"))).await;
+            }
             // An app that notices duplicates may have it again; an entry that is open is not what it was.
             Live::Unseen => {
                 if self.route.config.app_dedupes.is_none() {
                     self.remember_outcome(who, Outcome::Completed);
                 }
-                self.worsen(who, &format!("the app answered {status}")).await;
+                Box::pin(self.worsen(who, &format!("the app answered {status}"))).await;
             }
         }
         self.by_app(response)
