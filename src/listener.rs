@@ -126,9 +126,13 @@ fn begin<S, B>(
     } else {
         None
     };
-    // A failure here only costs latency.
-    stream.set_nodelay(true).ok();
-    let (limits, per_client) = (listening.config.limits.clone(), listening.per_client.clone());
+    // It has what its listener has; a failure here only costs latency.
+    if !socket::ACCEPTED_WITHOUT_DELAY {
+        stream.set_nodelay(true).ok();
+    }
+    let (limits, per_client) = (&listening.config.limits, listening.per_client.clone());
+    let head_timeout = limits.head_timeout;
+    let limits = BodyLimits { length: limits.body, idle: limits.body_idle, rate: limits.min_rate };
     // Inside from now on: the drain must not be over before its task has begun.
     let (arrival, protocols, here) =
         (Rc::clone(&ways.arrival), Rc::clone(&ways.protocols), drain.enter());
@@ -145,16 +149,12 @@ fn begin<S, B>(
         let client = Client { over_tls: arrived.over_tls, ..Client::new(arrived.address) };
         let watch = FramingWatch::new(client.framing.clone());
         let presence = arrived.presence;
-        let stream = Watched::new(arrived.stream, watch, limits.head_timeout);
+        let stream = Box::new(Watched::new(arrived.stream, watch, head_timeout));
         let service = Rc::new(Adapter {
             chain: RefCell::new(chain),
             client,
             presence: presence.clone(),
-            limits: BodyLimits {
-                length: limits.body,
-                idle: limits.body_idle,
-                rate: limits.min_rate,
-            },
+            limits,
         });
         if let Err(error) = protocols.serve(stream, service, &here).await {
             tracing::debug!(%peer, error = &*error, "connection ended");

@@ -63,10 +63,10 @@ impl Protocols {
     }
 
     /// Serves a connection until it is over, or handed over to another protocol. Before it has said anything, and while
-    /// it says nothing for long, it costs no parser and no buffers.
+    /// it says nothing for long, it costs no parser and no buffers. The stream is in a box: it goes to hyper and back.
     pub(super) async fn serve<S, B>(
         &self,
-        mut stream: Watched,
+        mut stream: Box<Watched>,
         service: Rc<S>,
         here: &Inside,
     ) -> Result<(), Box<dyn StdError + Send + Sync>>
@@ -287,7 +287,7 @@ mod tests {
             let socket = Socket::new(presence, Duration::from_secs(60), 0);
             let watch = FramingWatch::new(FramingVerdict::default());
             let limit = Duration::from_secs(3600);
-            let stream = Watched::new(ClientStream::Plain(socket), watch, limit);
+            let stream = Box::new(Watched::new(ClientStream::Plain(socket), watch, limit));
             let protocols = Protocols::new(&ListenConfig::default());
             protocols.serve(stream, service, &here).await.map_err(|error| error.to_string())
         });
@@ -350,7 +350,7 @@ mod tests {
                 let socket = Socket::new(presence, Duration::from_secs(60), 0);
                 let watch = FramingWatch::new(FramingVerdict::default());
                 let limit = Duration::from_secs(3600);
-                let stream = Watched::new(ClientStream::Plain(socket), watch, limit);
+                let stream = Box::new(Watched::new(ClientStream::Plain(socket), watch, limit));
                 let protocols = Protocols::new(&ListenConfig::default());
                 protocols.serve(stream, service, &here).await.map_err(|error| error.to_string())
             });

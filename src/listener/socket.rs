@@ -361,6 +361,9 @@ pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<std::ne
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
+    if ACCEPTED_WITHOUT_DELAY {
+        socket.set_tcp_nodelay(true)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -375,5 +378,26 @@ const FIRST_READ: usize = 4 << 10;
 /// that a burst of new connections does not have them all at once; far longer than a busy one is ever quiet.
 const REST: Duration = Duration::from_millis(50);
 
+/// An accepted connection has the options of its listener: one system call less for each.
+pub(super) const ACCEPTED_WITHOUT_DELAY: bool = cfg!(target_os = "linux");
+
 /// Connections that may wait in the kernel's queue.
 const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_accepted_connection_says_at_once_what_there_is() {
+        let listener = listening("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = loop {
+            if let Some((stream, _)) = super::super::accept_now(&listener) {
+                break stream;
+            }
+            std::thread::yield_now();
+        };
+        assert!(!ACCEPTED_WITHOUT_DELAY || stream.nodelay().unwrap());
+    }
+}
