@@ -159,13 +159,18 @@ impl OpenIndex {
         }
     }
 
-    /// When the first of the ripe ones falls due: long ago, unless somebody else's clock is a little ahead.
+    /// When the first of the ripe ones falls due: long ago, unless somebody else's clock is a little ahead. There may be
+    /// millions: one that is due ends the search.
     fn first_ripe(&self, lane: &Lane, now: UnixMillis) -> Option<i64> {
-        let mut ripe = lane.ripe.up_to(self.visible);
-        if lane.ripe_until <= now.0 {
-            return ripe.next().map(|_| now.0);
+        let ripe = lane.ripe.up_to(self.visible).filter_map(|seq| self.rows.get(seq));
+        let mut first = None;
+        for due in ripe.map(|row| row.not_before) {
+            if due <= now.0 {
+                return Some(now.0);
+            }
+            first = Some(first.map_or(due, |first: i64| first.min(due)));
         }
-        ripe.filter_map(|seq| self.rows.get(seq)).map(|row| row.not_before).min()
+        first
     }
 
     fn is_due(&self, lane: &Lane, seq: i64, now: UnixMillis) -> bool {
@@ -188,3 +193,67 @@ impl OpenIndex {
 
 /// Milliseconds by which callers' clocks may differ.
 const CLOCK_SET_BACK: i64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Certainty, Digest};
+
+    /// An index whose entries fall due at these times, all of them visible.
+    fn due_at(times: &[i64]) -> OpenIndex {
+        let mut index = OpenIndex::new(Duration::from_secs(60), 1, UnixMillis(0));
+        let lane = index.lane(&"orders".into(), &"shop".into());
+        for (seq, &not_before) in (1_i64..).zip(times) {
+            let key = Digest(u128::from(seq.cast_unsigned())).into();
+            index.insert(
+                Row {
+                    seq,
+                    key,
+                    fingerprint: key,
+                    in_sequence: false,
+                    lane,
+                    received_at: 0,
+                    not_before,
+                    expires_at: i64::MAX,
+                    amount: 0,
+                    state: State::Stored,
+                    held: None,
+                    certainty: Certainty::NotSent,
+                    attempts: 0,
+                    interrupted: 0,
+                    fence: 0,
+                },
+                None,
+                None,
+            );
+        }
+        index.show_up_to(i64::MAX);
+        index
+    }
+
+    fn next(index: &mut OpenIndex, now: i64) -> Option<i64> {
+        index.next_due(&Scope::default(), UnixMillis(now)).map(|due| due.0)
+    }
+
+    #[test]
+    fn the_next_is_due_when_its_time_comes() {
+        let mut index = due_at(&[700, 300, 2_000]);
+        assert_eq!(next(&mut index, 200), Some(300));
+        assert_eq!(next(&mut index, 800), Some(800));
+        assert_eq!(index.due(&Scope::default(), UnixMillis(800), 9), [Seq(1), Seq(2)]);
+        assert_eq!(next(&mut due_at(&[]), 800), None);
+    }
+
+    /// Somebody else has asked with a clock that is ahead: what ripened for it is not due yet.
+    #[test]
+    fn a_clock_that_is_a_little_behind_is_told_its_own_time() {
+        let mut index = due_at(&[900, 700]);
+        assert_eq!(next(&mut index, 1_000), Some(1_000));
+        assert_eq!(next(&mut index, 600), Some(700));
+        assert_eq!(index.due(&Scope::default(), UnixMillis(600), 9), []);
+        assert_eq!(next(&mut index, 800), Some(800));
+        assert_eq!(index.due(&Scope::default(), UnixMillis(800), 9), [Seq(2)]);
+    }
+}
