@@ -7,6 +7,7 @@ mod accounts;
 mod books;
 mod claims;
 mod due;
+mod expiry;
 mod keys;
 mod known;
 mod rows;
@@ -22,6 +23,7 @@ use super::{Cap, Caps, Certainty, Digest, HeldReason, Outcome, State};
 use crate::time::UnixMillis;
 use accounts::{Customers, RouteAccount};
 use due::Lane;
+use expiry::Expiry;
 use keys::{Keys, Place};
 use rows::Rows;
 use seqs::Seqs;
@@ -96,6 +98,7 @@ pub(super) struct OpenIndex {
     customers: Customers,
     held: Seqs,
     in_flight: Seqs,
+    expiry: Expiry,
     dedupe_window: i64,
     customer_window: i64,
     last_closing: i64,
@@ -122,6 +125,7 @@ impl OpenIndex {
             customers: Customers::default(),
             held: Seqs::default(),
             in_flight: Seqs::default(),
+            expiry: Expiry::new(),
             dedupe_window: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
             customer_window: 0,
             last_closing: 0,

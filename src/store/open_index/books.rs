@@ -14,6 +14,7 @@ impl OpenIndex {
         if row.in_sequence {
             self.enter_sequence(row.seq);
         }
+        self.expiry.note(row.expires_at);
         self.schedule(&row);
         self.rows.insert(row);
     }

@@ -122,25 +122,6 @@ impl OpenIndex {
             .min()
     }
 
-    /// Stored entries past their expiry, heads of their sequences or not, among the next `look_at` from `from` on; and where
-    /// to go on. One that waits for its `not_before` may still be closed by a late answer: it is not among them yet.
-    pub(in crate::store) fn expired(
-        &self,
-        from: Seq,
-        now: UnixMillis,
-        look_at: usize,
-    ) -> (Vec<Seq>, Option<Seq>) {
-        let is_over = |row: &Row| {
-            row.state == State::Stored
-                && row.seq <= self.visible
-                && row.expires_at.max(row.not_before) <= now.0
-        };
-        let mut rows = self.rows.up_from(from.0);
-        let looked_at = rows.by_ref().take(look_at);
-        let expired = looked_at.filter(|row| is_over(row)).map(|row| Seq(row.seq)).collect();
-        (expired, rows.next().map(|row| Seq(row.seq)))
-    }
-
     pub(in crate::store) fn open_in(&self, scope: &Scope) -> u64 {
         if let Some(seq) = scope.seq {
             let open = self.rows.get(seq.0);
@@ -195,14 +176,14 @@ impl OpenIndex {
 const CLOCK_SET_BACK: i64 = 1000;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::store::{Certainty, Digest};
 
     /// An index whose entries fall due at these times, all of them visible.
-    fn due_at(times: &[i64]) -> OpenIndex {
+    pub(in crate::store::open_index) fn due_at(times: &[i64]) -> OpenIndex {
         let mut index = OpenIndex::new(Duration::from_secs(60), 1, UnixMillis(0));
         let lane = index.lane(&"orders".into(), &"shop".into());
         for (seq, &not_before) in (1_i64..).zip(times) {
