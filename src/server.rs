@@ -89,6 +89,8 @@ struct Parts {
 pub fn run(config: &Config, source: Option<Source>, hidden: &Hidden) -> Result<(), ServerError> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
+        // Before anybody knows that it runs: until somebody listens to it, it ends the process.
+        let _heard_later = signal(SignalKind::hangup())?;
         let parts = start(config, source, hidden).await?;
         let asked = wait(&parts).await?;
         drain(parts).await;

@@ -1,6 +1,8 @@
 //! A configuration that changes while standin runs: taken up whole or refused whole, and no request is dropped for it.
 
 use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{App, Behaviour, Client, Standin, eventually, orders_config};
+use crate::support::{App, Behaviour, Client, Standin, binary, eventually, folder, orders_config};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -101,6 +103,37 @@ async fn what_needs_a_restart_is_named() {
     assert!(detail.contains("need a restart: drain"), "{detail}");
     let state = standin.admin_get("/api/v1/status").await.json();
     assert_eq!(state["config"]["generation"], 1, "not even the timeout changed");
+}
+
+/// Whoever starts it may ask it at once: as soon as it says where it listens.
+#[tokio::test]
+async fn a_signal_right_after_the_start_ends_nothing() {
+    let folder = folder();
+    let file = folder.path().join("standin.toml");
+    let text = "[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
+                [upstream.a]\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    std::fs::write(&file, text).unwrap();
+    for _ in 0..12 {
+        let mut command = Command::new(binary());
+        command.args(["run", "-c"]).arg(&file).current_dir(folder.path());
+        let mut standin = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut said = BufReader::new(standin.stdout.take().unwrap());
+        // Read here and now: whoever polls for it comes too late.
+        let mut line = String::new();
+        while !line.starts_with("listening on ") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0);
+        }
+        let pid = rustix::process::Pid::from_child(&standin);
+        rustix::process::kill_process(pid, Signal::HUP).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+        let request = Request::get("/").body(Bytes::new()).unwrap();
+        let answer = Client::to(address).send(request).await;
+        assert_eq!(standin.try_wait().unwrap(), None);
+        standin.kill().unwrap();
+        standin.wait().unwrap();
+        assert_eq!(answer.unwrap().status, 503);
+    }
 }
 
 #[tokio::test]
