@@ -18,7 +18,6 @@ trait Leaves {
     fn leave(&self);
 }
 
-#[derive(Default)]
 struct Turn {
     /// This thread says when its turns end.
     has_end: Cell<bool>,
@@ -30,7 +29,15 @@ struct Turn {
 }
 
 thread_local! {
-    static TURN: Turn = Turn::default();
+    // Made without a look whether it was made already: every read and write asks it.
+    static TURN: Turn = const {
+        Turn {
+            has_end: Cell::new(false),
+            waiting: RefCell::new(Vec::new()),
+            looks: Cell::new(0),
+            rooms: RefCell::new(Vec::new()),
+        }
+    };
 }
 
 /// So many sends make a turn of their own.

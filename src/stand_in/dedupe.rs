@@ -70,9 +70,10 @@ impl UnderWay {
     /// The longest waiting one of `key`; if nobody waits, the key is free.
     fn next(&self, key: Digest) -> Option<oneshot::Sender<Place>> {
         let mut all = lock(&self.0);
-        let next = all.get_mut(&key).and_then(VecDeque::pop_front);
+        let Entry::Occupied(mut waiting) = all.entry(key) else { return None };
+        let next = waiting.get_mut().pop_front();
         if next.is_none() {
-            all.remove(&key);
+            waiting.remove();
         }
         next
     }

@@ -106,13 +106,14 @@ impl Connections {
     }
 
     /// One exchange under the deadline, admitted by the breaker and told to it. Dropped, it leaves `sent_unknown`.
-    pub async fn exchange(
-        &self,
-        request: &mut Outgoing,
-        progress: &Rc<Progress>,
-        asking: Asking<'_>,
-    ) -> Result<Response<AnswerBody>, UpstreamError> {
-        self.exchange_as(request, progress, asking, Resend::Idempotent).await
+    pub fn exchange<'a>(
+        &'a self,
+        request: &'a mut Outgoing,
+        progress: &'a Rc<Progress>,
+        asking: Asking<'a>,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, UpstreamError>> + 'a {
+        // No future of its own around the other: it would be moved, too.
+        self.exchange_as(request, progress, asking, Resend::Idempotent)
     }
 
     async fn exchange_as(
