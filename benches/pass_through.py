@@ -194,7 +194,7 @@ def memory(args, proxies, folder):
                 connection.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200"), proxy.name
                 open_ones.append(connection)
-            time.sleep(3)  # What is quiet for a second counts as idle.
+            time.sleep(3)  # What is quiet for a twentieth of a second counts as idle.
             now = proxy.memory()
             cells.append(f"{count:,}: {now / 1024:.1f} MiB")
         per = (now - start) / len(open_ones)
