@@ -32,19 +32,38 @@ pub fn canonical_path(raw: &str) -> Canonical<'_> {
 
 /// Whether `raw` is canonical already: only plain characters, no dot segments, no empty ones but the last.
 fn is_plain(raw: &[u8]) -> bool {
-    let Some((b'/', rest)) = raw.split_first() else { return false };
-    if !rest.iter().all(|&byte| byte == b'/' || is_path_character(byte)) {
+    if raw.first() != Some(&b'/') {
         return false;
     }
-    let mut segments = rest.split(|&byte| byte == b'/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        if matches!(segment, b"." | b"..") || (segment.is_empty() && !last) {
+    let mut before = [0, 0, 0];
+    for &byte in raw {
+        if byte == b'/' && ends_badly(before) {
             return false;
         }
+        if !PLAIN[usize::from(byte)] {
+            return false;
+        }
+        before = [before[1], before[2], byte];
     }
-    true
+    // The last segment may be empty.
+    before[2] == b'/' || !ends_badly(before)
 }
+
+/// Whether a segment that ends with these bytes is empty, `.` or `..`.
+fn ends_badly(before: [u8; 3]) -> bool {
+    matches!(before, [_, _, b'/'] | [_, b'/', b'.'] | [b'/', b'.', b'.'])
+}
+
+/// The slash, and what may stand unencoded in a segment.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = byte == b'/' as usize || is_path_character(byte as u8);
+        byte += 1;
+    }
+    plain
+};
 
 fn normalise(raw: &str, exact: &mut bool) -> String {
     if raw.contains('\\') {
@@ -126,12 +145,16 @@ fn decode<'a>(segment: &'a str, exact: &mut bool) -> Cow<'a, str> {
 }
 
 /// What may stand unencoded in a segment (RFC 3986, 3.3 `pchar`), but for `;`, which starts parameters.
-fn is_path_character(byte: u8) -> bool {
-    is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte)
+const fn is_path_character(byte: u8) -> bool {
+    is_unreserved(byte)
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@'
+        )
 }
 
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Decoding it would change what the path means.
@@ -243,6 +266,19 @@ mod tests {
             if canonical.exact {
                 prop_assert!(!raw.contains([';', '\\']));
             }
+        }
+
+        #[test]
+        fn a_path_is_plain_by_the_rule(raw in "/?([/a.]{0,2}[a-z/.@~:;%\\\\ é]{0,3}[/.]{0,3}){0,4}") {
+            let characters = |segment: &str| segment.bytes().all(is_path_character);
+            let by_the_rule = raw.strip_prefix('/').is_some_and(|rest| {
+                let segments: Vec<&str> = rest.split('/').collect();
+                let (last, others) = segments.split_last().unwrap();
+                segments.iter().all(|segment| characters(segment) && !matches!(*segment, "." | ".."))
+                    && (last.is_empty() || characters(last))
+                    && others.iter().all(|segment| !segment.is_empty())
+            });
+            prop_assert_eq!(is_plain(raw.as_bytes()), by_the_rule, "{}", raw);
         }
 
         #[test]

@@ -7,6 +7,7 @@ mod codec;
 mod disk;
 mod entry;
 mod mailbox;
+mod mixing;
 mod open_index;
 mod outbox;
 mod plan;
@@ -39,6 +40,7 @@ use tokio::{
 
 pub use codec::Prepared;
 pub use entry::*;
+pub use mixing::Mixing;
 pub use receipt::NotAReceipt;
 pub use work::{Work, WorkPage};
 

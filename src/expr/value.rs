@@ -22,6 +22,9 @@ pub(super) enum Val<'a> {
     Fields(Fields<'a>),
 }
 
+/// Names of an object that are looked through one by one.
+const FEW: usize = 8;
+
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
@@ -99,6 +102,10 @@ impl<'a> Val<'a> {
     /// The value of `name` in a map; a fault if this is no map.
     pub(super) fn field(&self, name: &str) -> Result<Option<Val<'a>>, Fault> {
         match self {
+            // Of few names none need be hashed.
+            Self::Json(Value::Object(object)) if object.len() <= FEW => {
+                Ok(object.iter().find(|(known, _)| *known == name).map(|(_, value)| Val::of(value)))
+            }
             Self::Json(Value::Object(object)) => Ok(object.get(name).map(Val::of)),
             Self::Fields(fields) => Ok(fields.get(name)?.map(Val::Text)),
             _ => Err(Fault::Types(".")),

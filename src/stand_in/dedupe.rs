@@ -10,11 +10,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::store::Digest;
+use crate::store::{Digest, Mixing};
 
 /// Keys of requests that are under way now, in all workers, each with those who wait for it: nearly always nobody.
 #[derive(Clone, Debug, Default)]
-pub struct UnderWay(Arc<Mutex<HashMap<Digest, VecDeque<oneshot::Sender<Place>>>>>);
+pub struct UnderWay(Arc<Mutex<HashMap<Digest, VecDeque<oneshot::Sender<Place>>, Mixing>>>);
 
 /// The right to be the one request of its key. Handed on when dropped.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Known {
 /// The youngest keys, by the number of their last mention.
 #[derive(Debug, Default)]
 struct Recent {
-    keys: HashMap<Digest, u64>,
+    keys: HashMap<Digest, u64, Mixing>,
     order: VecDeque<(Digest, u64)>,
     count: u64,
 }

@@ -178,9 +178,7 @@ fn name_of(name: &str) -> Option<Named> {
     if name.len() > 64 {
         return None;
     }
-    // Nothing that is looked for ends otherwise.
-    let end = name.bytes().rev().find(u8::is_ascii_alphanumeric)?.to_ascii_lowercase();
-    if !matches!(end, b'v' | b'2' | b'c' | b'd' | b'n' | b'e' | b'r' | b'k' | b'a' | b'1') {
+    if !ends_like_one(name.as_bytes()) {
         return None;
     }
     // Most names are one small word.
@@ -205,6 +203,31 @@ fn name_of(name: &str) -> Option<Named> {
     }
     let whole = std::str::from_utf8(&plain[..length]).ok()?;
     named(whole, &whole[last_word..])
+}
+
+/// Whether the last three letters and digits are those of anything that is looked for.
+fn ends_like_one(name: &[u8]) -> bool {
+    let mut backwards = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
+    let mut next = || backwards.next().map_or(0, u8::to_ascii_lowercase);
+    let (last, middle, first) = (next(), next(), next());
+    match last {
+        b'a' => (first, middle) == (b'a', b't'),
+        b'c' => matches!((first, middle), (b'c', b'v' | b's')),
+        b'd' => matches!((first, middle), (b'c', b'i' | b'v')),
+        b'e' => matches!((first, middle), (b'o', b'd') | (b'l', b'u') | (b'i', b'p')),
+        b'k' => matches!((first, middle), (b'a' | b'o', b'c')),
+        b'n' => matches!((first, middle), (b'i', b'o') | (b'p', b'i') | (b'c', b'v')),
+        b'r' => (first, middle) == (b'b', b'e'),
+        b'v' => (first, middle) == (b'c', b'v'),
+        b'1' => (first, middle) == (b'c', b'k'),
+        b'2' => {
+            matches!(
+                (first, middle),
+                (b'c', b'k') | (b'd', b'e') | (b'v', b'v' | b'c' | b'n') | (b'a', b'v')
+            )
+        }
+        _ => false,
+    }
 }
 
 /// By the whole name without punctuation, in small letters, and the last of its words.
@@ -249,6 +272,7 @@ const SURELY: [&str; 24] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::{super::body::read_strictly, *};
@@ -346,6 +370,49 @@ mod tests {
         }
         for name in ["pin", "cardPin", "debit-pin", "atm_pin", "pinNumber"] {
             assert_eq!(name_of(name), Some(Named::Pin), "{name}");
+        }
+    }
+
+    /// Without a look at the end first.
+    fn name_of_by_the_rule(name: &str) -> Option<Named> {
+        if name.len() > 64 {
+            return None;
+        }
+        let (mut whole, mut last, mut before) = (String::new(), String::new(), ' ');
+        for byte in name.bytes() {
+            let letter = char::from(byte);
+            if !byte.is_ascii_alphanumeric() {
+                before = ' ';
+                continue;
+            }
+            if before == ' ' || (before.is_ascii_lowercase() && letter.is_ascii_uppercase()) {
+                last.clear();
+            }
+            before = letter;
+            whole.push(letter.to_ascii_lowercase());
+            last.push(letter.to_ascii_lowercase());
+        }
+        named(&whole, &last)
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_is_overlooked_for_its_end(
+            words in proptest::collection::vec("[a-zA-Z]{0,2}|cvv2?|CVC2?|cav2|[cC]id|csc|cvn2?|cvd|[pP]in|[cC]ard|code|Code|security|number|[tT]rack[12]?|data|stripe|mag|full|block|verification|Value|debit|atm", 0..4),
+            joint in "[-_. \\[]{0,2}",
+            end in "[\\]:_ ]{0,2}",
+        ) {
+            let name = format!("{}{end}", words.join(&joint));
+            prop_assert_eq!(name_of(&name), name_of_by_the_rule(&name), "{}", name);
+        }
+    }
+
+    #[test]
+    fn every_name_ends_like_one() {
+        for name in SURELY {
+            assert_eq!(name_of(name), name_of_by_the_rule(name), "{name}");
+            let letters = name.chars().map(String::from).collect::<Vec<_>>().join("-");
+            assert_eq!(name_of(&letters), Some(Named::Surely), "{letters}");
         }
     }
 

@@ -355,6 +355,10 @@ pub(super) fn spoil(record: &mut [u8]) {
 
 /// The first part of `rest` and what is behind it; if its length leads beyond the end, the bytes without that length.
 pub(super) fn split_part(rest: &[u8]) -> (Option<(&[u8], &[u8])>, &[u8]) {
+    // Most are short.
+    if let [length @ 0..0x80, behind @ ..] = rest {
+        return (behind.split_at_checked(usize::from(*length)), behind);
+    }
     let (mut length, mut shift) = (0_usize, 0);
     for (at, byte) in rest.iter().enumerate().take(5) {
         length |= usize::from(byte & 0x7f) << shift;

@@ -1,4 +1,6 @@
-//! Strict JSON: serde_json, with what it lets through refused.
+//! Strict JSON: serde_json, with what it lets through refused; and a quick way for what is plain.
+
+mod quick;
 
 use std::{borrow::Cow, fmt};
 
@@ -49,6 +51,11 @@ impl Json<'_> {
 /// JSON without duplicate names, exponents, integers beyond `i64`, decimals of more than 17 digits, or more than
 /// [`MAX_DEPTH`] levels.
 pub fn read_json(text: &str) -> Result<Json<'_>, NotReadable> {
+    quick::read(text).map_or_else(|| read_by_serde(text), Ok)
+}
+
+/// The strict reader: it knows all of JSON, and why it refuses.
+fn read_by_serde(text: &str) -> Result<Json<'_>, NotReadable> {
     if text.starts_with('\u{feff}') {
         return Err(NotReadable::ByteOrderMark);
     }

@@ -18,7 +18,7 @@ pub(super) fn in_fields(fields: &HeaderMap) -> Option<Found> {
             return Some(Found::Code);
         }
         let number = has_card_number(name.as_str().as_bytes())
-            || (!IN_DECIMAL.contains(name) && has_card_number(value));
+            || (has_card_number(value) && !IN_DECIMAL.contains(name));
         if number {
             return Some(Found::Number);
         }

@@ -1,12 +1,10 @@
 //! Which entry has a key: by some bits of the key's digest, because the entry itself has the whole. Two keys that share
 //! those bits are rare; they are kept apart, exactly.
 
-use std::{
-    collections::{HashMap, hash_map},
-    hash::{BuildHasher, Hasher, RandomState},
-};
+use std::collections::{HashMap, hash_map};
 
 use super::{Digest, Packed};
+use crate::store::mixing::Mixing;
 
 /// Where an entry is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +33,7 @@ const TABLES: usize = 256;
 
 impl Default for Keys {
     fn default() -> Self {
-        let mixing = Mixing { seed: RandomState::new().hash_one(0) };
+        let mixing = Mixing::default();
         let tables = (0..TABLES).map(|_| HashMap::with_hasher(mixing)).collect();
         Self { tables, clashes: HashMap::new() }
     }
@@ -116,46 +114,6 @@ fn table(key: Digest) -> usize {
 fn tag(key: Digest) -> Tag {
     (key.0 as u32).to_le_bytes()
 }
-
-/// Mixes the bits of a digest with a number that nobody outside knows: keys that a client has chosen for their digests
-/// do not meet in one place.
-#[derive(Clone, Copy, Debug)]
-struct Mixing {
-    seed: u64,
-}
-
-struct Mixed(u64);
-
-impl BuildHasher for Mixing {
-    type Hasher = Mixed;
-
-    fn build_hasher(&self) -> Mixed {
-        Mixed(self.seed)
-    }
-}
-
-impl Hasher for Mixed {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * u128::from(ODD);
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-
-    fn write_usize(&mut self, _length: usize) {
-        // The length of a tag, always the same.
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {

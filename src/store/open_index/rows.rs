@@ -15,6 +15,8 @@ pub(super) struct Rows {
     kinds: Vec<Kind>,
     /// The block that is being filled.
     newest: i64,
+    /// The highest number that was ever here.
+    highest: i64,
     len: usize,
 }
 
@@ -75,9 +77,11 @@ impl Rows {
 
     pub(super) fn insert(&mut self, row: Row) {
         let seq = row.seq;
-        if self.remove(seq).is_some() {
+        // A number above all others is new.
+        if seq <= self.highest && self.remove(seq).is_some() {
             debug_assert!(false, "an entry is inserted once");
         }
+        self.highest = self.highest.max(seq);
         self.len += 1;
         let number = block(seq);
         self.newest = self.newest.max(number);
