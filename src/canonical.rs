@@ -13,6 +13,16 @@ pub struct Canonical<'a> {
     pub exact: bool,
 }
 
+impl Canonical<'_> {
+    /// The path, where it is not the raw one.
+    pub fn if_another(self) -> Option<String> {
+        match self.path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        }
+    }
+}
+
 /// The canonical form of `raw`, the path of a request target without its query. Allocates only if `raw` has it not yet.
 ///
 /// Encoded bytes that have no other legal spelling (`%20`, UTF-8 text) or no meaning in a path (`%40`) are decoded and

@@ -121,14 +121,15 @@ impl Failover {
     where
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
-        let matched = self.0.shared.routes.find(&request);
+        let mut matched = self.0.shared.routes.find(&request);
         let counting = self.counting(matched.route.as_ref().map_or(0, |route| route.place));
         // A replay of another standin: that one keeps the promise. Unsigned marks did not come this far.
         let is_replay = request.headers().contains_key(REPLAY);
-        let stands_in = matched.route.as_ref().filter(|_| !is_replay).and_then(|route| {
-            let policy = self.0.shared.stand_in.policy(route)?;
-            Some((Arc::clone(route), Arc::clone(policy)))
-        });
+        let stands_in = matched
+            .route
+            .as_ref()
+            .filter(|_| !is_replay)
+            .and_then(|route| self.0.shared.stand_in.policy(route));
         if request.extensions().get::<WantsUpgrade>().is_some() {
             let stands_in = stands_in.is_some();
             return Box::pin(async move {
@@ -136,12 +137,15 @@ impl Failover {
                 Ok(self.counted(counting, answer))
             });
         }
-        if let Some((route, policy)) = stands_in.filter(|(_, policy)| {
+        let policy = stands_in.filter(|policy| {
             // With anything open it must be looked for there: it could be the same, or come after it.
             self.0.shared.stand_in.store().anything_known()
                 || policy.may_stand_in(request.method(), request.headers(), matched.exact_path)
-        }) {
-            let slow = Slow::of(&matched, &request, &self.0.shared.request_id, counting.started);
+        });
+        let slow = Slow::of(&matched, &request, &self.0.shared.request_id, counting.started);
+        if let Some(policy) = policy.cloned()
+            && let Some(route) = matched.route.take()
+        {
             let mut case = case::Case::open(&self, route, policy, matched, request);
             if let Some(slow) = slow {
                 case.future = Box::pin(slow.watch(Rc::clone(&case.progress), case.future));
@@ -153,7 +157,7 @@ impl Failover {
             });
         }
         let progress = Rc::new(Progress::default());
-        match Slow::of(&matched, &request, &self.0.shared.request_id, counting.started) {
+        match slow {
             None => Box::pin(self.pass_through(matched, request, counting, progress)),
             Some(slow) => {
                 let seen = Rc::clone(&progress);

@@ -81,6 +81,8 @@ pub struct Matched {
     /// None: no route matches, the default upstream takes it.
     pub route: Option<Arc<Route>>,
     pub upstream_index: usize,
+    /// The canonical path, where the raw one is not that already.
+    pub path: Option<String>,
     /// Path parameters, decoded.
     pub params: Vec<(String, String)>,
     /// False where two parsers could read the path in two ways, or the app could take it for one of a more specific
@@ -243,11 +245,13 @@ impl Routes {
                     let rival = &self.all[*rival];
                     rival.takes(request.method(), host) && rival.pattern.could_mean(&path.path)
                 };
+                let exact_path = path.exact && !route.rivals.iter().any(could_be);
                 return Matched {
                     route: Some(Arc::clone(route)),
                     upstream_index: route.upstream_index,
+                    path: path.if_another(),
                     params,
-                    exact_path: path.exact && !route.rivals.iter().any(could_be),
+                    exact_path,
                 };
             }
         }
@@ -256,6 +260,7 @@ impl Routes {
             upstream_index: self.default_upstream,
             params: Vec::new(),
             exact_path: path.exact,
+            path: path.if_another(),
         }
     }
 }

@@ -50,6 +50,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub head: &'a Parts,
+    /// Canonical.
+    pub path: &'a str,
     pub params: &'a [(String, String)],
     pub id: &'a str,
     pub client_ip: IpAddr,

@@ -198,6 +198,13 @@ impl ProxyError {
 /// RFC 9651 3.3.3: a string holds printable ASCII, with `"` and `\` escaped.
 fn push_structured_string(to: &mut String, text: &str) {
     to.push('"');
+    // Most have nothing to be replaced.
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.len() <= LONGEST_DETAILS && text.as_bytes().iter().all(is_plain) {
+        to.push_str(text);
+        to.push('"');
+        return;
+    }
     for char in text.chars().take(LONGEST_DETAILS) {
         match char {
             '"' | '\\' => to.extend(['\\', char]),

@@ -58,7 +58,11 @@ pub(super) struct Case {
     places: Places,
     client: Client,
     client_ip: IpAddr,
+    /// The canonical path, where it is not the raw one.
+    path: Option<String>,
     params: Vec<(String, String)>,
+    /// The app gets it under another id than it came with.
+    has_another_id: bool,
     exact_path: bool,
     received_at: UnixMillis,
     /// Once somebody asked for it.
@@ -104,7 +108,9 @@ impl Case {
             places: Places::default(),
             client: client.clone(),
             client_ip,
+            path: matched.path,
             params: matched.params,
+            has_another_id: false,
             exact_path: matched.exact_path,
             received_at: UnixMillis::now(),
             fingerprint: Cell::new(None),
@@ -118,8 +124,10 @@ impl Case {
             Ok(decided) => decided,
             Err(refusal) => refused(refusal),
         };
-        // The client learns the id that the app gets.
-        if let Some(id) = self.head.headers.get(&self.failover.0.shared.request_id) {
+        // The client learns the id that the app gets, where that is another than it came with.
+        if self.has_another_id
+            && let Some(id) = self.head.headers.get(&self.failover.0.shared.request_id)
+        {
             response.extensions_mut().insert(RequestId(id.clone()));
         }
         (response, answered)
@@ -201,6 +209,7 @@ impl Case {
             && let Ok(value) = HeaderValue::from_str(&who.request_id)
         {
             self.head.headers.insert(self.failover.0.shared.request_id.clone(), value);
+            self.has_another_id = true;
         }
         if self.replaces_keys(&who) || !self.head.headers.contains_key(IDEMPOTENCY_KEY) {
             // Mostly the id, which is there as a field's value already.
@@ -369,6 +378,7 @@ impl Case {
     fn asked<'a>(&'a self, id: &'a str) -> Asked<'a> {
         Asked {
             head: &self.head,
+            path: self.path.as_deref().unwrap_or(self.head.uri.path()),
             params: &self.params,
             id,
             client_ip: self.client_ip,

@@ -1,6 +1,6 @@
 //! How one route stands in: its rule, caps and answer, compiled once; what it makes of one request.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use filters::connection_headers::InVain;
 use http::{HeaderMap, HeaderName, Method, StatusCode, request::Parts};
@@ -15,7 +15,6 @@ use super::{
     secrets::is_made_of_card_data,
 };
 use crate::{
-    canonical::canonical_path,
     config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
     expr::{ExprFault, Facts, ResponseFacts, Wanted},
     replay::{self, Live},
@@ -181,8 +180,7 @@ impl Policy {
             // As for replays: JSON or nothing.
             let bytes = body.filter(|_| rule.reads_body()).unwrap_or_default();
             let body = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-            let path = canonical_path(asked.head.uri.path());
-            let mut facts = facts(asked, &path.path, &body, principal, "");
+            let mut facts = facts(asked, &body, principal, "");
             let status = status.as_u16();
             facts.response = Some(ResponseFacts { status, headers, body: &nothing });
             Some(rule.to_bool(&facts))
@@ -201,8 +199,7 @@ impl Policy {
         let read =
             read.and_then(|bytes| super::body::read_request(&asked.head.headers, bytes).ok());
         let value = read.map_or(Value::Null, |read| read.json.to_value(&Wanted::All));
-        let path = canonical_path(asked.head.uri.path());
-        let facts = facts(asked, &path.path, &value, "", "");
+        let facts = facts(asked, &value, "", "");
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
         let found = identity::identify(&self.route, upstream, &self.config, &facts, key);
         let by_client = found.kind != KeyKind::RequestId;
@@ -232,8 +229,7 @@ impl Policy {
             None => {}
         }
         let value = read.map_or(Value::Null, |read| read.json.to_value(&self.wanted));
-        let path: Cow<'_, str> = canonical_path(asked.head.uri.path()).path;
-        let facts = facts(asked, &path, &value, &who.identity.principal, cause.reason.word());
+        let facts = facts(asked, &value, &who.identity.principal, cause.reason.word());
         let case = risk::Case {
             route: &self.route,
             config: &self.config,
@@ -272,16 +268,10 @@ fn answer_of(stand_in: &StandInConfig) -> Result<AnswerTemplate, AnswerFault> {
     AnswerTemplate::compile(&stand_in.answer, text.as_deref())
 }
 
-fn facts<'a>(
-    asked: &Asked<'a>,
-    path: &'a str,
-    body: &'a Value,
-    principal: &'a str,
-    reason: &'a str,
-) -> Facts<'a> {
+fn facts<'a>(asked: &Asked<'a>, body: &'a Value, principal: &'a str, reason: &'a str) -> Facts<'a> {
     Facts {
         method: asked.head.method.as_str(),
-        path,
+        path: asked.path,
         query: asked.head.uri.query().unwrap_or_default(),
         headers: &asked.head.headers,
         params: asked.params,

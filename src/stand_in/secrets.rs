@@ -207,27 +207,47 @@ fn name_of(name: &str) -> Option<Named> {
 
 /// Whether the last three letters and digits are those of anything that is looked for.
 fn ends_like_one(name: &[u8]) -> bool {
-    let mut backwards = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
-    let mut next = || backwards.next().map_or(0, u8::to_ascii_lowercase);
-    let (last, middle, first) = (next(), next(), next());
-    match last {
-        b'a' => (first, middle) == (b'a', b't'),
-        b'c' => matches!((first, middle), (b'c', b'v' | b's')),
-        b'd' => matches!((first, middle), (b'c', b'i' | b'v')),
-        b'e' => matches!((first, middle), (b'o', b'd') | (b'l', b'u') | (b'i', b'p')),
-        b'k' => matches!((first, middle), (b'a' | b'o', b'c')),
-        b'n' => matches!((first, middle), (b'i', b'o') | (b'p', b'i') | (b'c', b'v')),
-        b'r' => (first, middle) == (b'b', b'e'),
-        b'v' => (first, middle) == (b'c', b'v'),
-        b'1' => (first, middle) == (b'c', b'k'),
-        b'2' => {
-            matches!(
-                (first, middle),
-                (b'c', b'k') | (b'd', b'e') | (b'v', b'v' | b'c' | b'n') | (b'a', b'v')
-            )
+    let [first, middle, last] = match *name {
+        // Most end with them.
+        [.., first, middle, last]
+            if first.is_ascii_alphanumeric()
+                && middle.is_ascii_alphanumeric()
+                && last.is_ascii_alphanumeric() =>
+        {
+            [first, middle, last]
         }
-        _ => false,
-    }
+        _ => {
+            let mut backwards = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
+            let mut next = || backwards.next().copied().unwrap_or_default();
+            let (last, middle, first) = (next(), next(), next());
+            [first, middle, last]
+        }
+    };
+    matches!(
+        &[first, middle, last].map(|byte| byte.to_ascii_lowercase()),
+        b"ack"
+            | b"ata"
+            | b"av2"
+            | b"ber"
+            | b"cid"
+            | b"ck1"
+            | b"ck2"
+            | b"csc"
+            | b"cvc"
+            | b"cvd"
+            | b"cvn"
+            | b"cvv"
+            | b"de2"
+            | b"ion"
+            | b"ipe"
+            | b"lue"
+            | b"ock"
+            | b"ode"
+            | b"pin"
+            | b"vc2"
+            | b"vn2"
+            | b"vv2"
+    )
 }
 
 /// By the whole name without punctuation, in small letters, and the last of its words.

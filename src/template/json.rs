@@ -67,10 +67,12 @@ impl JsonTemplate {
                 return Err(too_long());
             }
         }
-        match (serde_json::from_slice::<serde::de::IgnoredAny>(&json), String::from_utf8(json)) {
-            (Ok(_), Ok(json)) => Ok(json),
-            _ => Err(no_json()),
+        // All other pieces are written as JSON; what an engine computed is only text.
+        let computed = self.pieces.iter().any(|piece| matches!(piece, Piece::Computed(_)));
+        if computed && serde_json::from_slice::<serde::de::IgnoredAny>(&json).is_err() {
+            return Err(no_json());
         }
+        String::from_utf8(json).map_err(|_| no_json())
     }
 
     fn add(&mut self, structure: &Value, depth: usize) -> Result<(), TemplateFault> {

@@ -26,7 +26,9 @@ impl Case {
         cause.certainty = self.worst(who, cause.certainty);
         let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
         self.progress.waits_for(WaitsFor::Store);
-        let stand_in = self.stand_in().clone();
+        // Of this thread: no line that others write.
+        let failover = self.failover.clone();
+        let stand_in = &failover.0.shared.stand_in;
         let asked = self.asked(&who.request_id);
         let stood_in =
             stand_in.respond(&self.policy, &asked, &body, who, &cause, self.client_gone()).await;

@@ -6,7 +6,10 @@ pub(super) fn has_card_number(text: &[u8]) -> bool {
     if text.len() < SHORTEST {
         return false;
     }
-    match memchr::memchr(FULL_WIDTH[0], text).and_then(|_| with_plain_digits(text)) {
+    if text.is_ascii() {
+        return has_plain(text);
+    }
+    match with_plain_digits(text) {
         None => has_plain(text),
         Some(plain) => has_plain(&plain),
     }
@@ -37,22 +40,34 @@ fn with_plain_digits(text: &[u8]) -> Option<Vec<u8>> {
 const FULL_WIDTH: &[u8] = &[0xEF, 0xBC];
 
 /// Of two neighbours in a run one at least is a digit, and a run that is long enough has two such neighbours at every
-/// place of twelve: no other places need be looked at.
+/// place of twelve: no other places need be looked at. Most text has no digits for long: that is looked through in blocks.
 fn has_plain(text: &[u8]) -> bool {
     let mut at = 0;
-    while let Some([one, two]) = text.get(at..at + 2) {
-        if one.is_ascii_digit() || two.is_ascii_digit() {
-            let run = Run::around(text, if one.is_ascii_digit() { at } else { at + 1 });
-            if run.digits >= SHORTEST && run.holds_card() {
-                return true;
-            }
-            at = at.max(run.end.saturating_sub(SHORTEST - 1));
+    while at + SHORTEST <= text.len() {
+        if let Some(block) = text[at..].first_chunk::<BLOCK>()
+            && !block.iter().fold(false, |found, byte| found | (byte.wrapping_sub(b'0') < 10))
+        {
+            at += BLOCK;
+            continue;
         }
-        at += SHORTEST - 1;
+        let end = text.len().min(at + BLOCK) - 1;
+        while at < end {
+            let (one, two) = (text[at].is_ascii_digit(), text[at + 1].is_ascii_digit());
+            if one || two {
+                let run = Run::around(text, if one { at } else { at + 1 });
+                if run.digits >= SHORTEST && run.holds_card() {
+                    return true;
+                }
+                at = at.max(run.end.saturating_sub(SHORTEST - 1));
+            }
+            at += SHORTEST - 1;
+        }
     }
     false
 }
 
+/// Bytes that are looked through at once.
+const BLOCK: usize = 64;
 const SHORTEST: usize = 13;
 const LONGEST: usize = 19;
 
