@@ -44,7 +44,7 @@ pub(super) fn response<B: From<Full<Bytes>>>(kept: Kept, cause: Option<&Cause>) 
     // Both were checked when the answer was made.
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::ACCEPTED);
     // With what the filters add: it does not grow.
-    response.headers_mut().reserve(answer.headers.len() + 4);
+    let _ = response.headers_mut().try_reserve(answer.headers.len() + 4);
     for (name, value) in answer.headers {
         if let (Ok(name), Ok(value)) =
             (HeaderName::try_from(name), HeaderValue::from_maybe_shared(value))

@@ -3,15 +3,16 @@
 
 /// Whether a card number stands in `text`.
 pub(super) fn has_card_number(text: &[u8]) -> bool {
-    if text.len() < SHORTEST {
+    let Some(first) = next_place(text, 0) else { return false };
+    if is_uuid(text) {
         return false;
     }
     if text.is_ascii() {
-        return has_plain(text);
+        return has_plain(text, first);
     }
     match with_plain_digits(text) {
-        None => has_plain(text),
-        Some(plain) => has_plain(&plain),
+        None => has_plain(text, 0),
+        Some(plain) => has_plain(&plain, 0),
     }
 }
 
@@ -39,33 +40,48 @@ fn with_plain_digits(text: &[u8]) -> Option<Vec<u8>> {
 /// How a character of full width begins in UTF-8.
 const FULL_WIDTH: &[u8] = &[0xEF, 0xBC];
 
-/// Of two neighbours in a run one at least is a digit, and a run that is long enough has two such neighbours at every
-/// place of twelve: no other places need be looked at. Most text has no digits for long: that is looked through in blocks.
-fn has_plain(text: &[u8]) -> bool {
-    let mut at = 0;
-    while at + SHORTEST <= text.len() {
-        if let Some(block) = text[at..].first_chunk::<BLOCK>()
-            && !block.iter().fold(false, |found, byte| found | (byte.wrapping_sub(b'0') < 10))
-        {
-            at += BLOCK;
-            continue;
-        }
-        let end = text.len().min(at + BLOCK) - 1;
-        while at < end {
-            let (one, two) = (text[at].is_ascii_digit(), text[at + 1].is_ascii_digit());
-            if one || two {
-                let run = Run::around(text, if one { at } else { at + 1 });
-                if run.digits >= SHORTEST && run.holds_card() {
-                    return true;
-                }
-                at = at.max(run.end.saturating_sub(SHORTEST - 1));
+/// Whether one stands there that is met from `at` on.
+fn has_plain(text: &[u8], mut at: usize) -> bool {
+    while let Some(place) = next_place(text, at) {
+        at = place + STEP;
+        let digit = [place, place + 1].into_iter().find(|place| text[*place].is_ascii_digit());
+        if let Some(digit) = digit {
+            let run = Run::around(text, digit);
+            if run.digits >= SHORTEST && run.holds_card() {
+                return true;
             }
-            at += SHORTEST - 1;
+            at = at.max(run.end);
         }
     }
     false
 }
 
+/// The next place, in steps from `at`, at which a run may be met. Of two neighbours in a run one at least is a digit, or
+/// part of one; and a run that is long enough has two neighbours at one of any places that are a step apart. Most text has
+/// no digits for long: that is looked through in blocks.
+fn next_place(text: &[u8], mut at: usize) -> Option<usize> {
+    let may_be_part = |byte: u8| (byte.wrapping_sub(b'0') < 10) | !byte.is_ascii();
+    let mut looked_at = 0;
+    while at + 1 < text.len() {
+        if at >= looked_at
+            && let Some(block) = text[at..].first_chunk::<BLOCK>()
+        {
+            looked_at = at + BLOCK;
+            if !block.iter().fold(false, |found, byte| found | may_be_part(*byte)) {
+                at = looked_at;
+                continue;
+            }
+        }
+        if may_be_part(text[at]) || may_be_part(text[at + 1]) {
+            return Some(at);
+        }
+        at += STEP;
+    }
+    None
+}
+
+/// A step: one less than the digits of the shortest number.
+const STEP: usize = SHORTEST - 1;
 /// Bytes that are looked through at once.
 const BLOCK: usize = 64;
 const SHORTEST: usize = 13;
@@ -179,13 +195,17 @@ impl<'t> Run<'t> {
         let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
         let before = self.text[..at].iter().rev().take(37).take_while(|byte| is_part(byte)).count();
         let token = &self.text[at - before..];
-        let token = &token[..token.iter().take(37).take_while(|byte| is_part(byte)).count()];
-        token.len() == 36
-            && token
-                .iter()
-                .enumerate()
-                .all(|(place, byte)| (*byte == b'-') == matches!(place, 8 | 13 | 18 | 23))
+        is_uuid(&token[..token.iter().take(37).take_while(|byte| is_part(byte)).count()])
     }
+}
+
+/// Whether all of it is one: whatever its digits are, it is no card number.
+fn is_uuid(token: &[u8]) -> bool {
+    let is_at_its_place = |(place, byte): (usize, &u8)| match place {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    token.len() == 36 && token.iter().enumerate().all(is_at_its_place)
 }
 
 fn is_separator(byte: u8) -> bool {
@@ -283,6 +303,20 @@ mod tests {
             assert!(has_card_number(format!("%B{card}^DOE/JOHN^2912").as_bytes()), "{card}");
             assert!(has_card_number(format!(";{card}=2912101?").as_bytes()), "{card}");
             assert!(has_card_number(format!("pan:\"{card}\"").as_bytes()), "{card}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_found_at_every_place_of_long_texts() {
+        for card in ["4222222222222", "4111 1111-1111 1111"] {
+            for before in 0..300 {
+                for after in [0, 1, 5, 70] {
+                    let text = format!("{} {card} {}", "x".repeat(before), "y".repeat(after));
+                    assert!(has_card_number(text.as_bytes()), "{text}");
+                    let end = text[..text.len() - after - 1].as_bytes();
+                    assert!(has_card_number(end), "{text}");
+                }
+            }
         }
     }
 
@@ -389,8 +423,8 @@ mod tests {
         fn no_number_is_overlooked_wherever_it_stands(
             card in card(),
             every in 0_usize..5,
-            before in "[0-9a-z \u{e9}\u{ff11}\u{ff0c}.+-]{0,60}",
-            after in "[0-9a-z \u{ff11}.-]{0,40}",
+            before in "[0-9a-z \u{e9}\u{ff11}\u{ff0c}.+-]{0,60}[a-z]{0,90}[ ,]?",
+            after in "[0-9a-z \u{ff11}.-]{0,40}[a-z ]{0,70}",
             wide: bool,
         ) {
             let mut number = written(&card, every, if every % 2 == 0 { '-' } else { ' ' });
@@ -399,6 +433,16 @@ mod tests {
                 number = number.chars().map(|digit| wide(digit).unwrap_or(digit)).collect();
             }
             let text = format!("{before}{number}{after}");
+            prop_assert_eq!(has_card_number(text.as_bytes()), holds_card_by_the_rule(text.as_bytes()), "{}", text);
+        }
+
+        #[test]
+        fn what_is_nearly_a_uuid_is_judged_by_the_rule(
+            before in "[a-f0-9 ]{0,2}",
+            uuid in "4111[0-9a-f]{0,4}[0-9]{4}-1111-1111-[01]{3,4}-?[0-9]{12}|[0-9]{8}-[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{12}",
+            after in "[-a-f0-9 ]{0,2}",
+        ) {
+            let text = format!("{before}{uuid}{after}");
             prop_assert_eq!(has_card_number(text.as_bytes()), holds_card_by_the_rule(text.as_bytes()), "{}", text);
         }
 
