@@ -67,7 +67,10 @@ fn next_place(text: &[u8], mut at: usize) -> Option<usize> {
             && let Some(block) = text[at..].first_chunk::<BLOCK>()
         {
             looked_at = at + BLOCK;
-            if !block.iter().fold(false, |found, byte| found | may_be_part(*byte)) {
+            let (digit, all) = block.iter().fold((false, 0_u8), |(digit, all), byte| {
+                (digit | (byte.wrapping_sub(b'0') < 10), all | byte)
+            });
+            if !digit && all.is_ascii() {
                 at = looked_at;
                 continue;
             }
@@ -201,11 +204,10 @@ impl<'t> Run<'t> {
 
 /// Whether all of it is one: whatever its digits are, it is no card number.
 fn is_uuid(token: &[u8]) -> bool {
-    let is_at_its_place = |(place, byte): (usize, &u8)| match place {
-        8 | 13 | 18 | 23 => *byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    token.len() == 36 && token.iter().enumerate().all(is_at_its_place)
+    let Ok(token) = <&[u8; 36]>::try_from(token) else { return false };
+    let is_hex = |byte: u8| (byte.wrapping_sub(b'0') < 10) | ((byte | 0x20).wrapping_sub(b'a') < 6);
+    let hex = token.iter().fold(0, |count, byte| count + u8::from(is_hex(*byte)));
+    hex == 32 && [8, 13, 18, 23].into_iter().all(|place| token[place] == b'-')
 }
 
 fn is_separator(byte: u8) -> bool {
