@@ -576,6 +576,23 @@ impl Store {
         Ok(entry)
     }
 
+    /// Reads a claimed entry as it stands by all that was decided before the claim, on disk already or not: what another
+    /// attempt left behind a moment ago counts. `Moved` when the claim is void.
+    pub async fn load_claimed(&self, lease: &Lease) -> Result<Entry, StoreError> {
+        let entry = self.load(lease.seq).await?;
+        let row = self.shared().index().row(lease.seq).filter(|row| row.fence == lease.fence);
+        let Some(row) = row else { return Err(StoreError::Moved(entry.state)) };
+        Ok(Entry {
+            state: row.state,
+            held: row.held,
+            certainty: row.certainty,
+            attempts: row.attempts,
+            not_before: UnixMillis(row.not_before),
+            expires_at: UnixMillis(row.expires_at),
+            ..entry
+        })
+    }
+
     /// Writes the intent: `leased → sending`, durable when this returns. If it fails, nothing may be sent, and the
     /// claim is given back.
     pub async fn sending(&self, lease: Lease) -> Result<Sending, StoreError> {

@@ -86,8 +86,9 @@ impl Delivery {
         go: Arc<AtomicBool>,
     ) -> Done {
         let store = &self.parts.store;
-        let entry = match store.load(lease.seq).await {
+        let entry = match store.load_claimed(&lease).await {
             Ok(entry) => entry,
+            Err(StoreError::Moved(_)) => return Done::unsent(CameTo::Unsent),
             Err(error) => {
                 tracing::warn!(entry = lease.seq.0, %error, "an entry cannot be read");
                 store.give_back(lease);

@@ -1,7 +1,9 @@
 //! Claims, sends, results, people's acts: who may do what, and what of it is history.
 
+use std::{pin::pin, time::Duration};
+
+use futures_util::poll;
 use standin::{store::*, time::UnixMillis};
-use std::time::Duration;
 
 use super::*;
 
@@ -35,6 +37,52 @@ async fn a_send_goes_from_claim_to_outcome_and_all_of_it_is_history() {
     assert_eq!(states[..7], [Stored, Sending, Stored, Sending, Stored, Sending, Closed]);
     assert_eq!(history[0].why, "connect_failed: connection refused");
     assert_eq!(history[6].upstream_answer, Some(answer(200)));
+}
+
+/// A claim that comes between a decision and its commit is made on that decision, not on what the file still says.
+#[tokio::test]
+async fn a_claim_knows_what_was_decided_before_it_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reached, at_commit) = std::sync::mpsc::channel();
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let stops = std::sync::Mutex::new((reached, waits));
+    let hook = Hook::new(move |point| {
+        let stops = stops.lock().unwrap();
+        if point == "before_commit" && stops.0.send(()).is_ok() {
+            stops.1.recv().ok();
+        }
+    });
+    let store = Store::open(StoreOptions { hook, ..options(folder.path()) }).unwrap();
+    let mut first = pin!(append(&store, entry(1)));
+    assert!(poll!(first.as_mut()).is_pending());
+    at_commit.recv().unwrap();
+    go_on.send(()).unwrap();
+    let doubted = first.await.seq();
+
+    // While a batch is held up the next one gathers: another attempt's doubt, and an entry.
+    let mut before = pin!(append(&store, entry(2)));
+    assert!(poll!(before.as_mut()).is_pending());
+    at_commit.recv().unwrap();
+    let mut doubt = pin!(store.worsen(entry(1).identity.key, UnixMillis(7), "timeout"));
+    let mut beside = pin!(append(&store, entry(3)));
+    assert!(poll!(doubt.as_mut()).is_pending() && poll!(beside.as_mut()).is_pending());
+    go_on.send(()).unwrap();
+    at_commit.recv().unwrap();
+
+    let lease = store.lease(doubted).unwrap();
+    assert_eq!(store.load(doubted).await.unwrap().certainty, Certainty::NotSent, "not on disk");
+    let claimed = store.load_claimed(&lease).await.unwrap();
+    assert_eq!(claimed.certainty, Certainty::SentUnknown);
+    assert_eq!((claimed.state, claimed.not_before), (State::Leased, UnixMillis(7)));
+    go_on.send(()).unwrap();
+    doubt.await.unwrap();
+    before.await;
+    beside.await;
+
+    // And a claim that is void reads nothing.
+    store.hold(doubted, "ada", "wait").await.unwrap();
+    let void = store.load_claimed(&lease).await;
+    assert!(matches!(void, Err(StoreError::Moved(State::Held))), "{void:?}");
 }
 
 #[tokio::test]
