@@ -42,7 +42,9 @@ impl http1::Carries for Stream {
     fn is_behind(&self) -> bool {
         match self {
             Self::Gathered(stream) => stream.0.is_behind(),
-            Self::Plain(_) | Self::Tls(_) => false,
+            // What it took over it sends when it is asked to, and not before.
+            Self::Tls(stream) => stream.get_ref().1.wants_write(),
+            Self::Plain(_) => false,
         }
     }
 
@@ -141,5 +143,66 @@ impl AsyncWrite for Stream {
             Self::Gathered(stream) => stream.0.poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::{http1::Carries, *};
+    use crate::{
+        config::{ClientAuth, Http2, ListenTlsConfig, TlsVersion, UpstreamTlsConfig},
+        tls::{client::ClientTls, server, testing::Pki},
+    };
+
+    /// Both ends of a connection over TLS.
+    async fn connected() -> (Stream, tokio_rustls::server::TlsStream<TcpStream>) {
+        let pki = Pki::new();
+        let pair = pki.certificate("shop", &["shop.example"]);
+        let server = server::load(
+            &ListenTlsConfig {
+                cert: pair.cert,
+                key: pair.key,
+                more: Vec::new(),
+                min_version: TlsVersion::Tls12,
+                client_ca: None,
+                client_auth: ClientAuth::Required,
+            },
+            false,
+        );
+        let client = UpstreamTlsConfig { ca_file: Some(pki.authority()), ..Default::default() };
+        let client = ClientTls::load("shop", &client, Http2::Never).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0;
+        let acceptor = TlsAcceptor::from(server.unwrap().current());
+        let (near, far) = tokio::join!(client.connect(near, "shop.example"), acceptor.accept(far));
+        (Stream::Tls(Box::new(near.unwrap())), far.unwrap())
+    }
+
+    /// The end of a request must not stay there while its answer has begun.
+    #[tokio::test]
+    async fn what_tls_took_over_and_did_not_send_is_behind() {
+        let (mut near, mut far) = connected().await;
+        assert!(!near.is_behind());
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (piece, mut taken) = ([b'x'; 16 << 10], 0);
+        while let Poll::Ready(wrote) = Pin::new(&mut near).poll_write(cx, &piece) {
+            taken += wrote.unwrap();
+        }
+        assert!(near.is_behind());
+        let read = async {
+            let (mut room, mut read) = (vec![0; 64 << 10], 0);
+            while read < taken {
+                read += far.read(&mut room).await.unwrap();
+            }
+        };
+        let flushed = poll_fn(|cx| Pin::new(&mut near).poll_flush(cx));
+        tokio::join!(read, async { flushed.await.unwrap() });
+        assert!(!near.is_behind());
     }
 }
