@@ -67,7 +67,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let line = |name| Line::begin(&request, name, self.is_secret);
+        // In a box: without a log it is nothing, and would be moved with each answer and each body.
+        let line = |name| Box::new(Line::begin(&request, name, self.is_secret));
         let line = self.request_id.as_ref().map(line);
         ResponseFuture { future: self.inner.call(request), line }
     }
@@ -78,7 +79,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         future: F,
-        line: Option<Line>,
+        line: Option<Box<Line>>,
     }
 }
 
@@ -106,7 +107,7 @@ pin_project! {
     pub struct Logged<B> {
         #[pin]
         inner: B,
-        line: Option<Line>,
+        line: Option<Box<Line>>,
     }
 }
 
