@@ -117,8 +117,6 @@ where
         if found.marks {
             strip_marks(&mut request, self.settings.are_marks_genuine.as_deref());
         }
-        // All that this and the filters behind it add: the map grows once.
-        request.headers_mut().reserve(ADDED);
         self.add_client(&mut request, found.forwarded);
         let via = self.settings.via.of(request.version());
         request.headers_mut().append(header::VIA, via);
@@ -247,8 +245,6 @@ fn strip_marks<B>(request: &mut Request<B>, are_genuine: Option<&AreMarksGenuine
     }
 }
 
-/// `X-Forwarded-*` and `Via`; the request id and a key may follow.
-const ADDED: usize = 6;
 /// What fields of standin's own begin with.
 const MARK: &str = "standin-";
 
