@@ -1,6 +1,7 @@
 //! The one thread that writes: takes all that waits, decides it, writes it in one transaction, and answers after the
 //! commit has returned. Between batches it looks after the disk and what is old.
 
+mod job;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};
@@ -8,118 +9,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Appended, AuditLine, Digest, Durable, HeldReason, KeptAnswer, Outcome, Sending, Seq,
-    StoreError, Verdict,
-    codec::Prepared,
+    Appended, Durable, KeptAnswer, Sending, StoreError, Verdict,
     disk::LockFile,
-    mailbox::{self, Delivered, Post, Ticket},
+    mailbox::{self, Delivered, Post},
     plan::{Decided, Plan, Write},
     queue::{Batch, Taken},
     shared::Shared,
     sqlite::{Database, WriteError},
 };
 use crate::time::UnixMillis;
+pub(super) use job::{Capture, Mark, MarkJob, Marked, Reply};
 use upkeep::Upkeep;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// A new entry that waits to be stored.
-#[derive(Debug)]
-pub(super) struct Capture {
-    pub(super) entry: Box<Prepared>,
-    pub(super) reply: Ticket,
-}
-
-/// Everything else that waits to be written.
-#[derive(Debug)]
-pub(super) struct MarkJob {
-    pub(super) mark: Mark,
-    pub(super) reply: Reply<Marked>,
-}
-
-#[derive(Debug)]
-pub(super) enum Mark {
-    Sending {
-        seq: Seq,
-        fence: u64,
-    },
-    HoldLeased {
-        seq: Seq,
-        fence: u64,
-        reason: HeldReason,
-        why: String,
-    },
-    Finish {
-        seq: Seq,
-        fence: u64,
-        attempt: u32,
-        verdict: Verdict,
-    },
-    CloseLate {
-        seq: Seq,
-        outcome: Outcome,
-        why: String,
-        answer: KeptAnswer,
-    },
-    CloseLive {
-        key: Digest,
-        outcome: Outcome,
-        why: String,
-        answer: KeptAnswer,
-    },
-    Worsen {
-        key: Digest,
-        not_before: UnixMillis,
-        cause: String,
-    },
-    HoldUnanswered {
-        seq: Seq,
-    },
-    Note {
-        seq: Seq,
-        who: String,
-        why: String,
-        answer: Option<KeptAnswer>,
-    },
-    Hold {
-        seq: Seq,
-        who: String,
-        why: String,
-    },
-    Release {
-        seq: Seq,
-        extend: Duration,
-        who: String,
-        why: String,
-    },
-    WriteOff {
-        seq: Seq,
-        who: String,
-        why: String,
-    },
-    FollowUp {
-        seq: Seq,
-        who: String,
-        why: String,
-    },
-    Audit(AuditLine),
-    Remember {
-        name: String,
-        value: String,
-    },
-    /// Both or neither.
-    Decree {
-        name: String,
-        value: String,
-        line: AuditLine,
-    },
-}
-
-#[derive(Debug)]
-pub(super) enum Marked {
-    Done,
-    Sending(Sending),
-}
 
 /// What the thread owns.
 #[derive(Debug)]

@@ -207,6 +207,7 @@ impl Inner {
             }
             Err(error) => {
                 out.error = Some(error.kind().into());
+                self.behind.store(true, Ordering::Relaxed);
                 return Some(Err(error));
             }
         }

@@ -206,13 +206,7 @@ impl Plan {
             self.writes.push(Write::Line { seq: seq.0, line });
             return Err(StoreError::Moved(State::Closed));
         };
-        match after(row.state, Event::LateAnswer) {
-            Some(_) => {
-                self.close(index, seq, line);
-                Ok(())
-            }
-            None => Err(self.only_history(row, line)),
-        }
+        self.close_if(index, row, Event::LateAnswer, line)
     }
 
     fn close_live(
@@ -225,13 +219,22 @@ impl Plan {
     ) -> Result<(), StoreError> {
         let row = self.row(index, seq)?;
         let line = Line::closed(outcome, "live_answer", why).with(Some(answer));
-        match after(row.state, Event::LiveAnswer) {
-            Some(_) => {
-                self.close(index, seq, line);
-                Ok(())
-            }
-            None => Err(self.only_history(row, line)),
+        self.close_if(index, row, Event::LiveAnswer, line)
+    }
+
+    /// Closes it where the table of states lets this answer do so.
+    fn close_if(
+        &mut self,
+        index: &mut OpenIndex,
+        row: Row,
+        event: Event,
+        line: Line,
+    ) -> Result<(), StoreError> {
+        if after(row.state, event).is_none() {
+            return Err(self.only_history(row, line));
         }
+        self.close(index, Seq(row.seq), line);
+        Ok(())
     }
 
     /// The state stays as it is; what came is still worth knowing.
