@@ -1,4 +1,5 @@
 //! SQLite under the verbs: one connection that writes, in WAL mode with a sync at every commit, and some that only read.
+//! Frames of a commit reach the log together (`wal-vfs/`).
 //!
 //! `check` looks for damage, `checkpointer` moves the log into the file, `start` rebuilds the open index, `write` writes batches, `read`
 //! and `page` answer questions, `stored` reads rows, `lazy` builds index tables behind the log, `retention` deletes.
@@ -58,7 +59,9 @@ impl Database {
             return Err(StoreError::Failed(format!("SQLite {version} is too old")));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(&options.path, flags)?;
+        let log = wal_vfs::register()
+            .map_err(|code| StoreError::Failed(rusqlite::ffi::code_to_str(code).into()))?;
+        let mut connection = Connection::open_with_flags_and_vfs(&options.path, flags, log)?;
         check_owner(&connection, &options.path)?;
         let most_wal_pages = disk::wal_bytes(&options.path, options.max_bytes) / PAGE;
         let most_wal_pages = i32::try_from(most_wal_pages).unwrap_or(i32::MAX);

@@ -56,7 +56,7 @@ impl Database {
         if old.is_empty() && forgotten == 0 {
             return Ok(deleted);
         }
-        step.commit()?;
+        wal_vfs::gather(|| step.commit())?;
         Ok(deleted)
     }
 

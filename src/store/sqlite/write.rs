@@ -79,7 +79,7 @@ fn try_write(
     drop(statements);
     write_volumes(&transaction, plan)?;
     let kept = kept_answers(&transaction, plan)?;
-    transaction.commit()?;
+    wal_vfs::gather(|| transaction.commit())?;
     Ok(kept)
 }
 

@@ -79,7 +79,7 @@ impl Segment {
             self.sums.write(&step)?;
             set_number(&step, INDEXED_TO, self.end() - 1)?;
         }
-        step.commit()?;
+        wal_vfs::gather(|| step.commit())?;
         Ok(match next {
             Some(next) => {
                 self.step = next;
