@@ -5,6 +5,7 @@
 //! language is the same in both. There are no timestamps: `now` is an integer, milliseconds since 1970.
 
 mod compile;
+mod document;
 mod eval;
 mod fallback;
 mod fields;
@@ -14,7 +15,6 @@ mod native;
 mod operate;
 mod scope;
 mod value;
-mod wanted;
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
@@ -22,8 +22,8 @@ use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::document::Document;
 pub(crate) use self::jwt::bearer_claims;
-pub use self::wanted::Wanted;
 use self::{
     fallback::CelProgram,
     guard::Roots,
@@ -58,7 +58,7 @@ pub struct Facts<'a> {
     pub principal: &'a str,
     pub client_ip: IpAddr,
     /// The body, strictly read; `Null` when there is none or it is not JSON or a form.
-    pub body: &'a serde_json::Value,
+    pub body: Document<'a>,
     /// Why standin would answer: the reason's word, or empty.
     pub reason: &'a str,
     pub now: UnixMillis,
@@ -110,15 +110,6 @@ impl Expr {
     /// Whether it looks at the body of the request.
     pub fn reads_body(&self) -> bool {
         self.compiled.roots.body
-    }
-
-    /// Adds what it looks at of the body of the request.
-    pub fn wants(&self, wanted: &mut Wanted) {
-        match &self.compiled.program {
-            Program::Native(node) => node.wants(wanted),
-            Program::Cel(_) if self.compiled.roots.body => *wanted = Wanted::All,
-            Program::Cel(_) => {}
-        }
     }
 
     /// Whether it looks at cookies.
@@ -176,20 +167,22 @@ impl Expr {
         self.with_value(facts, |value| value.to_json())
     }
 
+    /// Adds the value as JSON text, its type kept.
+    pub fn write_json(&self, facts: &Facts<'_>, json: &mut Vec<u8>) -> Result<(), ExprFault> {
+        self.with_value(facts, |value| value.write_json(json))
+    }
+
     fn with_value<T>(
         &self,
         facts: &Facts<'_>,
-        read: impl Fn(&Val<'_>) -> Result<T, Fault>,
+        read: impl FnOnce(&Val<'_>) -> Result<T, Fault>,
     ) -> Result<T, ExprFault> {
         let scope = Scope::new(*facts);
         let read = match &self.compiled.program {
             Program::Native(node) => node.evaluate(&scope).and_then(|value| read(&value)),
-            Program::Cel(program) => program.evaluate(&scope).and_then(|value| match &value {
-                serde_json::Value::Object(_) | serde_json::Value::Array(_) => {
-                    read(&Val::Json(&value))
-                }
-                simple => read(&Val::of(simple)),
-            }),
+            Program::Cel(program) => {
+                program.evaluate(&scope).and_then(|value| read(&Val::of((&value).into())))
+            }
         };
         read.map_err(|fault| ExprFault(format!("`{}`: {fault}", self.source())))
     }

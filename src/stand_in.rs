@@ -11,12 +11,13 @@ mod policy;
 pub mod risk;
 pub mod secrets;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, StatusCode, request::Parts};
 
 pub use self::policy::{Identified, Policy};
 use self::{
+    answer::Rendered,
     dedupe::{Doubts, UnderWay},
     risk::{Assessed, HighRisk},
 };
@@ -67,7 +68,7 @@ pub struct Cause {
     pub reason: Reason,
     pub certainty: Certainty,
     /// In words, for the history.
-    pub text: String,
+    pub text: Cow<'static, str>,
 }
 
 /// What came of standing in.
@@ -75,7 +76,7 @@ pub struct Cause {
 pub enum StoodIn {
     New {
         entry: Durable,
-        answer: KeptAnswer,
+        answer: Rendered,
     },
     /// The same request was accepted before.
     Again(Kept),
@@ -157,14 +158,22 @@ impl StandIn {
         cause: &Cause,
         is_gone: impl Fn() -> bool,
     ) -> Result<StoodIn, NotStoodIn> {
-        let done = self.try_respond(policy, asked, body, who, cause, is_gone).await;
+        // Nothing of what is only looked at stays while the store writes: the future has no room for it.
+        let done = match self.prepared(policy, asked, body, who, cause, is_gone) {
+            Ok((entry, answer)) => {
+                let appended = self.0.store.append_prepared(entry).await;
+                appended.map_err(NotStoodIn::from).and_then(|appended| came_of(appended, answer))
+            }
+            Err(no) => Err(no),
+        };
         if let Err(no) = &done {
             self.0.counters.not_stood_in(policy.route(), no.word());
         }
         done
     }
 
-    async fn try_respond(
+    /// What is to be stored, and the answer that may leave then.
+    fn prepared(
         &self,
         policy: &Policy,
         asked: &Asked<'_>,
@@ -172,11 +181,11 @@ impl StandIn {
         who: &Identified,
         cause: &Cause,
         is_gone: impl Fn() -> bool,
-    ) -> Result<StoodIn, NotStoodIn> {
+    ) -> Result<(Box<Prepared>, Rendered), NotStoodIn> {
         if !policy.is_on(cause.reason) {
             return Err(NotStoodIn::NotOn(cause.reason));
         }
-        if policy.veto().now(UnixMillis::now()).is_some() {
+        if policy.veto().holds_now() {
             return Err(NotStoodIn::Vetoed);
         }
         if !policy.upstream().was_seen() {
@@ -187,18 +196,7 @@ impl StandIn {
             policy.assess(asked, read.as_ref().map_err(|why| *why), body, who, cause)?;
         let judged = Judged { assessed, answer, labels };
         let entry = self.entry(policy, asked, body, who, cause, &judged, is_gone())?;
-        let answer = judged.answer;
-        match self.0.store.append_prepared(entry).await? {
-            Appended::New(entry) => Ok(StoodIn::New { entry, answer }),
-            Appended::Same { outcome: Some(Outcome::Declined | Outcome::WrittenOff), .. } => {
-                Ok(StoodIn::DeclinedBefore)
-            }
-            Appended::Conflict => Ok(StoodIn::Conflict),
-            Appended::CapReached(cap) => Err(NotStoodIn::Cap(cap)),
-            same @ Appended::Same { .. } => {
-                Ok(StoodIn::Again(same.into_kept().expect("the same request has an answer")))
-            }
-        }
+        Ok((entry, judged.answer))
     }
 
     #[expect(
@@ -217,14 +215,14 @@ impl StandIn {
     ) -> Result<Box<Prepared>, StoreError> {
         let upstream = policy.upstream();
         let (identity, parsed) = (&who.identity, &asked.head.headers);
-        let client_ip = outgoing::address(asked.client_ip);
+        let mut room = [0; 16];
+        let client_ip = outgoing::address(asked.client_ip, &mut room);
         let is_redacted = |name: &HeaderName| policy.redacted().contains(name);
         let left_out = |name: &HeaderName| outgoing::is_left_out(name, policy.redacted());
         Draft {
             request_id: asked.id,
             received_at: asked.received_at,
-            route: policy.route(),
-            upstream: &upstream.name,
+            home: policy.home(),
             key: identity.key,
             key_text: &identity.key_text,
             fingerprint: asked
@@ -250,13 +248,12 @@ impl StandIn {
                 None => Fields::Pairs(&[]),
             },
             client_ip: &client_ip,
-            answer_status: judged.answer.status,
-            answer_headers: Fields::Pairs(&judged.answer.headers),
+            answer_status: judged.answer.status.as_u16(),
+            answer_headers: Fields::Parsed(&judged.answer.headers, &|_| false),
             answer_body: &judged.answer.body,
             labels: &judged.labels,
             amount: judged.assessed.amount,
             customer: judged.assessed.customer,
-            caps: policy.caps(),
             held: (is_gone && policy.holds_unanswered()).then_some(HeldReason::Unanswered),
         }
         .prepare()
@@ -264,7 +261,7 @@ impl StandIn {
 
     /// A kept answer on its way to the client.
     pub fn response<B: From<http_body_util::Full<bytes::Bytes>>>(
-        kept: Kept,
+        kept: Kept<impl Into<Rendered>>,
         cause: Option<&Cause>,
     ) -> http::Response<B> {
         outgoing::response(kept, cause)
@@ -308,6 +305,21 @@ impl StandIn {
     }
 }
 
+/// What an append means for the client.
+fn came_of(appended: Appended, answer: Rendered) -> Result<StoodIn, NotStoodIn> {
+    match appended {
+        Appended::New(entry) => Ok(StoodIn::New { entry, answer }),
+        Appended::Same { outcome: Some(Outcome::Declined | Outcome::WrittenOff), .. } => {
+            Ok(StoodIn::DeclinedBefore)
+        }
+        Appended::Conflict => Ok(StoodIn::Conflict),
+        Appended::CapReached(cap) => Err(NotStoodIn::Cap(cap)),
+        same @ Appended::Same { .. } => {
+            Ok(StoodIn::Again(same.into_kept().expect("the same request has an answer")))
+        }
+    }
+}
+
 fn policies(routes: &Routes) -> Result<Vec<Option<Arc<Policy>>>, answer::AnswerFault> {
     routes.all.iter().map(|route| Policy::of(route)).collect()
 }
@@ -315,12 +327,12 @@ fn policies(routes: &Routes) -> Result<Vec<Option<Arc<Policy>>>, answer::AnswerF
 /// What assessing gave.
 struct Judged {
     assessed: Assessed,
-    answer: KeptAnswer,
+    answer: Rendered,
     labels: Vec<(String, String)>,
 }
 
 impl Cause {
-    pub fn new(reason: Reason, certainty: Certainty, text: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, certainty: Certainty, text: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, certainty, text: text.into() }
     }
 }

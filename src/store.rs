@@ -142,8 +142,8 @@ pub struct Durable {
 /// An answer that may leave: its entry is on disk. Only the store makes it, or a proof of the store's that the entry is
 /// there; nothing else becomes a stand-in answer.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    answer: KeptAnswer,
+pub struct Kept<A = KeptAnswer> {
+    answer: A,
     receipt: Receipt,
 }
 
@@ -281,17 +281,17 @@ impl Durable {
     }
 
     /// The answer that was stored with the entry.
-    pub fn kept(&self, answer: KeptAnswer) -> Kept {
+    pub fn kept<A>(&self, answer: A) -> Kept<A> {
         Kept { answer, receipt: self.receipt }
     }
 }
 
-impl Kept {
-    pub fn answer(&self) -> &KeptAnswer {
+impl<A> Kept<A> {
+    pub fn answer(&self) -> &A {
         &self.answer
     }
 
-    pub fn into_parts(self) -> (KeptAnswer, Receipt) {
+    pub fn into_parts(self) -> (A, Receipt) {
         (self.answer, self.receipt)
     }
 }
@@ -453,7 +453,7 @@ impl Store {
     /// Stores a request. Returns when it is durable, or says why it is not stored. Once this future was polled the
     /// append finishes, whatever becomes of the caller.
     pub async fn append(&self, entry: NewEntry) -> Result<Appended, StoreError> {
-        let entry = entry.draft().prepare()?;
+        let entry = entry.draft(&entry.home()).prepare()?;
         self.append_prepared(entry).await
     }
 

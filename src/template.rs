@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use self::engine::Engine;
 pub use self::json::JsonTemplate;
-use crate::expr::{Expr, Facts, Wanted};
+use crate::expr::{Expr, Facts};
 
 /// A text with holes. The facts are those of [`crate::expr`], but `now` is RFC 3339.
 #[derive(Debug)]
@@ -94,17 +94,6 @@ impl Template {
         self.fixed.as_ref()
     }
 
-    /// Adds what it looks at of a body.
-    pub fn wants(&self, wanted: &mut Wanted) {
-        match &self.parts {
-            Parts::Plain(parts) => parts.iter().for_each(|part| match part {
-                Part::Fixed(_) => {}
-                Part::Hole(hole) => hole.wants(wanted),
-            }),
-            Parts::Engine(engine) => engine.wants(wanted),
-        }
-    }
-
     pub fn render(&self, facts: &Facts<'_>) -> Result<String, TemplateFault> {
         let parts = match &self.parts {
             Parts::Plain(parts) => parts,
@@ -136,9 +125,16 @@ impl Hole {
         (known && is_path(&path[root.len()..])).then(|| Expr::compile(path).ok())?.map(Self::Path)
     }
 
-    fn wants(&self, wanted: &mut Wanted) {
-        if let Self::Path(path) = self {
-            path.wants(wanted);
+    /// Adds the value as JSON text.
+    fn write_json(&self, facts: &Facts<'_>, json: &mut Vec<u8>) -> Result<(), TemplateFault> {
+        match self {
+            Self::Now => {
+                json.extend_from_slice(format!("\"{}\"", facts.now).as_bytes());
+                Ok(())
+            }
+            Self::Path(path) => {
+                path.write_json(facts, json).map_err(|fault| TemplateFault(fault.0))
+            }
         }
     }
 
@@ -265,7 +261,7 @@ pub(crate) mod tests {
                 id: "0190-id",
                 principal: "u1",
                 client_ip: Ipv4Addr::LOCALHOST.into(),
-                body: &self.body,
+                body: (&self.body).into(),
                 reason: "timed_out",
                 now: UnixMillis(1_700_000_000_123),
                 response: None,

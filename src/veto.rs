@@ -4,7 +4,10 @@
 //! back no promise: what is stored is kept and replayed.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ pub const VETO: HeaderName = HeaderName::from_static("standin-veto");
 pub struct Veto {
     upstream: Arc<str>,
     state: Mutex<State>,
+    /// Something was said, whether or not it still holds. Most routes never look further.
+    any: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -106,19 +111,26 @@ pub async fn recall(routes: &Routes, store: &Store) {
             && *upstream == *route.veto.upstream
         {
             *route.veto.state() = State { said, written: said, failed: None };
+            route.veto.any.store(said.is_some(), Ordering::Release);
         }
     }
 }
 
 impl Veto {
     pub fn new(upstream: &Arc<str>) -> Self {
-        Self { upstream: Arc::clone(upstream), state: Mutex::default() }
+        let (state, any) = (Mutex::default(), AtomicBool::new(false));
+        Self { upstream: Arc::clone(upstream), state, any }
     }
 
     /// The same over a reload, unless the route has another app now.
     pub fn of(upstream: &Arc<str>, before: Option<&Arc<Self>>) -> Arc<Self> {
         let same = before.filter(|before| before.upstream == *upstream);
         same.map_or_else(|| Arc::new(Self::new(upstream)), Arc::clone)
+    }
+
+    /// Whether it is not to be stood in for.
+    pub fn holds_now(&self) -> bool {
+        self.any.load(Ordering::Acquire) && self.now(UnixMillis::now()).is_some()
     }
 
     /// What holds now.
@@ -137,6 +149,7 @@ impl Veto {
             Word::For(time) => (Some(now.plus(time)), LEAST_SLACK.max(time / 10)),
         };
         state.said = (word != Word::None).then_some(Said { since, until });
+        self.any.store(state.said.is_some(), Ordering::Release);
         if before.map(|said| said.until.is_some()) != state.said.map(|said| said.until.is_some()) {
             tracing::info!(route, "the app says whether it may be stood in for: {word:?}");
         }

@@ -18,11 +18,14 @@ pub struct Client {
     pub over_tls: bool,
     /// What the watch of the connection's raw bytes has to say.
     pub framing: FramingVerdict,
+    /// The id of this request was made here and for it: no other request can have it yet.
+    pub id_is_new: bool,
 }
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, over_tls: false, framing: FramingVerdict::default() }
+        let framing = FramingVerdict::default();
+        Self { address, over_tls: false, framing, id_is_new: false }
     }
 }
 

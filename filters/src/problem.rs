@@ -120,7 +120,13 @@ impl ProxyStatus {
 
     /// `standin; error=connection_refused; details="…"`
     pub fn to_value(&self) -> HeaderValue {
-        let mut text = String::with_capacity(96);
+        // Mostly just what it takes: a value that is longer than its room is copied once more.
+        let details =
+            self.details.as_ref().map_or(0, |details| "; details=\"\"".len() + details.len());
+        let error = self.error.map_or(0, |error| "; error=".len() + error.as_str().len());
+        let received =
+            if self.received_status.is_some() { "; received-status=123".len() } else { 0 };
+        let mut text = String::with_capacity("standin".len() + error + received + details);
         text.push_str("standin");
         if let Some(error) = self.error {
             text.push_str("; error=");

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::peer::Trust;
+use crate::peer::{Client, Trust};
 
 /// The id of a request. Whoever gives the request another id further in than its header field says sets this extension
 /// on the response, and the client gets that one.
@@ -88,6 +88,9 @@ where
         let id = given.unwrap_or_else(|| {
             let id = RequestId::generate();
             request.headers_mut().insert(header, id.0.clone());
+            if let Some(client) = request.extensions_mut().get_mut::<Client>() {
+                client.id_is_new = true;
+            }
             id
         });
         ResponseFuture {
@@ -155,10 +158,7 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
-    use crate::{
-        peer::Client,
-        testing::{Inner, only},
-    };
+    use crate::testing::{Inner, only};
 
     const ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -170,16 +170,20 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    /// The id behind the filter, and the one that the client gets.
+    /// The id behind the filter, and the one that the client gets. Only one that was made here is said to be new.
     async fn ids(request: Request<()>) -> (String, String) {
-        let mut behind = String::new();
+        let (mut behind, mut is_new) = (String::new(), None);
+        let given = request.headers().get(ID).cloned();
         let trust = Trust::new(["127.0.0.0/8".parse().unwrap()]);
         let mut service = RequestIdLayer::new(ID, trust).layer(Inner(|request: Request<()>| {
             behind = only(request.headers(), "x-request-id").to_owned();
+            is_new = request.extensions().get::<Client>().map(|client| client.id_is_new);
             Response::builder().header(ID, "the app's own").body(Full::<Bytes>::default()).unwrap()
         }));
         let response = service.call(request).await.unwrap();
         let answered = only(response.headers(), "x-request-id").to_owned();
+        let is_given = given.is_some_and(|given| given == *behind);
+        assert!(is_new.is_none_or(|is_new| is_new != is_given), "{behind}");
         (behind, answered)
     }
 

@@ -23,19 +23,44 @@ impl Node {
 
     fn run<'a>(&'a self, scope: &'a Scope<'_>, locals: &mut Vec<Val<'a>>) -> Evaluated<'a> {
         scope.spend(1)?;
+        // What most rules are made of: in a small function, for it is run at each step.
         match self {
             Self::Constant(constant) => Ok(constant.value()),
             Self::Root(root) => scope.root(*root),
+            Self::Field(of, name) => {
+                let value = of.run(scope, locals)?.field(name)?;
+                value.ok_or_else(|| Fault::NoField(name.clone()))
+            }
+            Self::And(two) => logical(two, false, scope, locals),
+            Self::Or(two) => logical(two, true, scope, locals),
+            Self::Equal(two, wanted) => {
+                let [one, two] = both(two, scope, locals)?;
+                scope.spend(one.weight().min(two.weight()))?;
+                Ok(Val::Bool(one.equals(&two)? == *wanted))
+            }
+            Self::Compare(comparison, two) => {
+                let [one, two] = both(two, scope, locals)?;
+                Ok(Val::Bool(comparison.holds(one.compare(&two)?)))
+            }
+            _ => self.run_rest(scope, locals),
+        }
+    }
+
+    fn run_rest<'a>(&'a self, scope: &'a Scope<'_>, locals: &mut Vec<Val<'a>>) -> Evaluated<'a> {
+        match self {
+            Self::Constant(_)
+            | Self::Root(_)
+            | Self::Field(..)
+            | Self::And(_)
+            | Self::Or(_)
+            | Self::Equal(..)
+            | Self::Compare(..) => self.run(scope, locals),
             Self::Local(place) => {
                 let value = locals.get(*place).ok_or(Fault::NoKey)?;
                 if let Val::Text(Cow::Owned(text)) = value {
                     scope.spend(text.len() / 64)?; // is copied
                 }
                 Ok(value.clone())
-            }
-            Self::Field(of, name) => {
-                let value = of.run(scope, locals)?.field(name)?;
-                value.ok_or_else(|| Fault::NoField(name.clone()))
             }
             Self::Has(of, name) => Ok(Val::Bool(of.run(scope, locals)?.field(name)?.is_some())),
             Self::Index(two) => {
@@ -51,22 +76,11 @@ impl Node {
                 Val::Double(value) => Ok(Val::Double(-value)),
                 _ => Err(Fault::Types("-")),
             },
-            Self::And(two) => logical(two, false, scope, locals),
-            Self::Or(two) => logical(two, true, scope, locals),
             Self::If(three) => match three[0].run(scope, locals)? {
                 Val::Bool(true) => three[1].run(scope, locals),
                 Val::Bool(false) => three[2].run(scope, locals),
                 _ => Err(Fault::Types("? :")),
             },
-            Self::Equal(two, wanted) => {
-                let [one, two] = both(two, scope, locals)?;
-                scope.spend(one.weight().min(two.weight()))?;
-                Ok(Val::Bool(one.equals(&two)? == *wanted))
-            }
-            Self::Compare(comparison, two) => {
-                let [one, two] = both(two, scope, locals)?;
-                Ok(Val::Bool(comparison.holds(one.compare(&two)?)))
-            }
             Self::In(two) => {
                 let [one, within] = &**two;
                 let one = one.run(scope, locals)?;

@@ -101,12 +101,12 @@ impl<'f> Scope<'f> {
                 Val::text(self.client_ip.get_or_init(|| facts.client_ip.to_canonical().to_string()))
             }
             Root::Body => Val::of(facts.body),
-            Root::Jwt => Val::of(self.jwt()),
+            Root::Jwt => Val::of(self.jwt().into()),
             Root::Reason => Val::text(facts.reason),
             Root::Now => Val::Int(facts.now.0),
             Root::ResponseStatus => Val::Int(i64::from(self.response()?.status)),
             Root::ResponseHeaders => Val::Fields(Fields::Headers(self.response()?.headers)),
-            Root::ResponseBody => Val::of(self.response()?.body),
+            Root::ResponseBody => Val::of(self.response()?.body.into()),
         })
     }
 

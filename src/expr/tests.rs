@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::stand_in::body::read_json;
 
 /// A request to judge.
 struct Sample {
@@ -41,7 +42,7 @@ impl Sample {
             id: "0190-id",
             principal: "u1",
             client_ip: Ipv4Addr::LOCALHOST.into(),
-            body: &self.body,
+            body: (&self.body).into(),
             reason: "timed_out",
             now: UnixMillis(1_700_000_000_000),
             response: self.response.as_ref().map(|(status, headers, body)| ResponseFacts {
@@ -54,7 +55,14 @@ impl Sample {
 
     fn eval(&self, source: &str) -> Result<Value, String> {
         let expr = Expr::compile(source).unwrap_or_else(|fault| panic!("{source}: {fault}"));
-        expr.to_json(&self.facts()).map_err(|fault| fault.0)
+        let found = expr.to_json(&self.facts());
+        // A body as it was read is seen as its value is.
+        let text = self.body.to_string();
+        if let Ok(json) = read_json(&text) {
+            let facts = Facts { body: Document::Read(&json), ..self.facts() };
+            assert_eq!(expr.to_json(&facts), found, "{source}");
+        }
+        found.map_err(|fault| fault.0)
     }
 }
 

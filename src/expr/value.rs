@@ -4,7 +4,7 @@ use std::{borrow::Cow, cmp::Ordering, rc::Rc};
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::{document::Tree, fields::Fields};
 
 /// One value.
 #[derive(Clone, Debug)]
@@ -16,14 +16,11 @@ pub(super) enum Val<'a> {
     Double(f64),
     Text(Cow<'a, str>),
     /// A list or an object of JSON.
-    Json(&'a Value),
+    Json(Tree<'a>),
     /// A list that the expression made.
     List(Rc<[Val<'a>]>),
     Fields(Fields<'a>),
 }
-
-/// Names of an object that are looked through one by one.
-const FEW: usize = 8;
 
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,21 +52,6 @@ pub(super) enum Fault {
 }
 
 impl<'a> Val<'a> {
-    /// A JSON value; integers beyond `i64` are unsigned, as in CEL.
-    pub(super) fn of(value: &'a Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Bool(value) => Self::Bool(*value),
-            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(value), _) => Self::Int(value),
-                (None, Some(value)) => Self::UInt(value),
-                (None, None) => Self::Double(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            Value::String(text) => Self::Text(Cow::Borrowed(text)),
-            Value::Array(_) | Value::Object(_) => Self::Json(value),
-        }
-    }
-
     pub(super) fn text(text: &'a str) -> Self {
         Self::Text(Cow::Borrowed(text))
     }
@@ -85,7 +67,7 @@ impl<'a> Val<'a> {
                 .map(Value::Number)
                 .ok_or(Fault::Result("a finite number"))?,
             Self::Text(text) => Value::String(text.clone().into_owned()),
-            Self::Json(value) => (*value).clone(),
+            Self::Json(tree) => tree.to_value(),
             Self::List(list) => {
                 Value::Array(list.iter().map(Val::to_json).collect::<Result<_, _>>()?)
             }
@@ -99,14 +81,23 @@ impl<'a> Val<'a> {
         })
     }
 
+    /// Adds it as JSON text.
+    pub(super) fn write_json(&self, json: &mut Vec<u8>) -> Result<(), Fault> {
+        if let Self::Text(text) = self
+            && is_written_as_it_is(text)
+        {
+            json.extend_from_slice(b"\"");
+            json.extend_from_slice(text.as_bytes());
+            json.extend_from_slice(b"\"");
+            return Ok(());
+        }
+        serde_json::to_writer(json, &self.to_json()?).map_err(|_| Fault::Result("JSON"))
+    }
+
     /// The value of `name` in a map; a fault if this is no map.
     pub(super) fn field(&self, name: &str) -> Result<Option<Val<'a>>, Fault> {
         match self {
-            // Of few names none need be hashed.
-            Self::Json(Value::Object(object)) if object.len() <= FEW => {
-                Ok(object.iter().find(|(known, _)| *known == name).map(|(_, value)| Val::of(value)))
-            }
-            Self::Json(Value::Object(object)) => Ok(object.get(name).map(Val::of)),
+            Self::Json(tree) if !tree.is_list() => Ok(tree.field(name)),
             Self::Fields(fields) => Ok(fields.get(name)?.map(Val::Text)),
             _ => Err(Fault::Types(".")),
         }
@@ -115,8 +106,7 @@ impl<'a> Val<'a> {
     /// Elements of a list, keys of a map.
     pub(super) fn len(&self) -> Option<usize> {
         match self {
-            Self::Json(Value::Array(list)) => Some(list.len()),
-            Self::Json(Value::Object(object)) => Some(object.len()),
+            Self::Json(tree) => Some(tree.len()),
             Self::List(list) => Some(list.len()),
             Self::Fields(fields) => Some(fields.len()),
             _ => None,
@@ -126,21 +116,24 @@ impl<'a> Val<'a> {
     /// The element at `index` of a list.
     pub(super) fn element(&self, index: usize) -> Option<Val<'a>> {
         match self {
-            Self::Json(Value::Array(list)) => list.get(index).map(Val::of),
+            Self::Json(tree) => tree.element(index),
             Self::List(list) => list.get(index).cloned(),
             _ => None,
         }
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self, Self::List(_) | Self::Json(Value::Array(_)))
+        match self {
+            Self::List(_) => true,
+            Self::Json(tree) => tree.is_list(),
+            _ => false,
+        }
     }
 
     /// The elements of a list or the keys of a map; none if it is neither.
     pub(super) fn elements(&self) -> Result<Option<Vec<Val<'a>>>, Fault> {
         Ok(Some(match self {
-            Self::Json(Value::Array(list)) => list.iter().map(Val::of).collect(),
-            Self::Json(Value::Object(object)) => object.keys().map(|key| Val::text(key)).collect(),
+            Self::Json(tree) => tree.elements(),
             Self::List(list) => list.to_vec(),
             Self::Fields(fields) => fields.names()?.into_iter().map(Val::text).collect(),
             _ => return Ok(None),
@@ -214,7 +207,7 @@ impl<'a> Val<'a> {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Text(text) => text.len() / 64,
-            Self::Json(value) => weight_of(value),
+            Self::Json(tree) => tree.weight(),
             Self::List(list) => list.iter().map(|element| 1 + element.weight()).sum(),
             Self::Fields(fields) => fields.len(),
             _ => 0,
@@ -226,15 +219,16 @@ impl<'a> Val<'a> {
     }
 
     fn is_map(&self) -> bool {
-        matches!(self, Self::Fields(_) | Self::Json(Value::Object(_)))
+        match self {
+            Self::Fields(_) => true,
+            Self::Json(tree) => !tree.is_list(),
+            _ => false,
+        }
     }
 }
 
-fn weight_of(value: &Value) -> usize {
-    match value {
-        Value::String(text) => 1 + text.len() / 64,
-        Value::Array(list) => 1 + list.iter().map(weight_of).sum::<usize>(),
-        Value::Object(object) => 1 + object.values().map(weight_of).sum::<usize>(),
-        _ => 1,
-    }
+/// Whether nothing of a text is escaped in JSON: looked at without an early end, in blocks.
+fn is_written_as_it_is(text: &str) -> bool {
+    let is_escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    !text.bytes().fold(false, |found, byte| found | is_escaped(byte))
 }

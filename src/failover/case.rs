@@ -7,11 +7,12 @@ mod heard;
 mod known;
 mod standing_in;
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{borrow::Cow, cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use filters::{
     connection_headers::{InVain, WantsTrailers},
+    peer,
     request_id::RequestId,
 };
 use http::{HeaderValue, Request, Response, request::Parts};
@@ -58,6 +59,8 @@ pub(super) struct Case {
     places: Places,
     client: Client,
     client_ip: IpAddr,
+    /// The request id was made for this request.
+    id_is_new: bool,
     /// The canonical path, where it is not the raw one.
     path: Option<String>,
     params: Vec<(String, String)>,
@@ -85,7 +88,9 @@ impl Case {
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         let (mut head, body) = request.into_parts();
-        let client_ip = way_out::client_ip(&head);
+        let client = head.extensions.get::<peer::Client>();
+        let client_ip = way_out::address(client);
+        let id_is_new = client.is_some_and(|client| client.id_is_new);
         let wants_trailers = head.extensions.get::<WantsTrailers>().copied();
         // What it asked for in vain still speaks against standing in.
         let in_vain = head.extensions.get::<InVain>().copied();
@@ -108,6 +113,7 @@ impl Case {
             places: Places::default(),
             client: client.clone(),
             client_ip,
+            id_is_new,
             path: matched.path,
             params: matched.params,
             has_another_id: false,
@@ -211,7 +217,7 @@ impl Case {
             self.head.headers.insert(self.failover.0.shared.request_id.clone(), value);
             self.has_another_id = true;
         }
-        if self.replaces_keys(&who) || !self.head.headers.contains_key(IDEMPOTENCY_KEY) {
+        if self.replaces_keys(&who) || !who.has_clients_key {
             // Mostly the id, which is there as a field's value already.
             let key = match given {
                 Some(given) if given == *who.identity.key_text => Some(given),
@@ -303,7 +309,7 @@ impl Case {
         reason: Reason,
     ) -> Result<Decided, Refusal> {
         let by = if reason == Reason::BadStatus { "the app" } else { "a proxy before the app" };
-        let text = format!("{by} answered {}", response.status());
+        let text = Cow::Owned::<str>(format!("{by} answered {}", response.status()));
         let certainty = match self.says(who, &response) {
             // By the route's own rules it is an answer.
             Live::Closes(..) => return Ok(self.answered(who, response).await),
@@ -338,7 +344,10 @@ impl Case {
         error: UpstreamError,
         attempt: Option<Attempt>,
     ) -> Result<Decided, Refusal> {
-        if let Some(decided) = self.elsewhere(who, &error).await? {
+        // In boxes, here and below: hardly any request has another app, or a doubt.
+        if self.failover.backups(self.route.upstream_index).is_some()
+            && let Some(decided) = Box::pin(self.elsewhere(who, &error)).await?
+        {
             return Ok(decided);
         }
         let certainty = error.certainty();
@@ -354,13 +363,13 @@ impl Case {
             recording.no_answer(&error);
         }
         let still_under_way = attempt.filter(|_| reason == Reason::TimedOut);
-        let cause = Cause::new(reason, certainty, error.to_string());
+        let cause = Cause::new(reason, certainty, error.in_words());
         let stood_in = self.stand_in_for(who, cause, still_under_way).await;
         if let Ok(Some(decided)) = stood_in {
             return Ok(decided);
         }
         if certainty == Certainty::SentUnknown {
-            self.raise_doubt(who, &error.to_string()).await;
+            Box::pin(self.raise_doubt(who, &error.in_words())).await;
         }
         match stood_in {
             // It may have been applied just now: whatever was before, that is what the client has to know.

@@ -8,7 +8,7 @@ use http::{HeaderName, request::Parts};
 use crate::{
     canonical::canonical_path,
     egress::{Job, Lane},
-    expr::Facts,
+    expr::{Document, Facts},
     time::UnixMillis,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn job(
         id,
         principal: "",
         client_ip,
-        body: &serde_json::Value::Null,
+        body: Document::NONE,
         reason: "",
         now: UnixMillis::now(),
         response: None,
@@ -43,7 +43,9 @@ pub(super) fn request_id<'h>(head: &'h Parts, name: &HeaderName) -> &'h str {
 
 /// The address of its client.
 pub(super) fn client_ip(head: &Parts) -> IpAddr {
-    head.extensions
-        .get::<peer::Client>()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip())
+    address(head.extensions.get())
+}
+
+pub(super) fn address(client: Option<&peer::Client>) -> IpAddr {
+    client.map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip())
 }

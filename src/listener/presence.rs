@@ -48,12 +48,15 @@ impl Presence {
     /// The client has reset the connection: no answer reaches it any more. May be late by one turn of the runtime.
     pub fn is_reset(&self) -> bool {
         let inner = &self.0;
-        inner.reset.load(Ordering::Relaxed) || self.shows(Interest::ERROR, |ready| ready.is_error())
+        inner.reset.load(Ordering::Relaxed) || self.may_show(Interest::ERROR)
     }
 
     /// The client says no more; perhaps it listens. May be late by one turn of the runtime.
     pub fn has_said_all(&self) -> bool {
-        self.shows(Interest::READABLE, |ready| ready.is_read_closed())
+        // No wait: what the runtime has heard of the socket so far.
+        let heard = || self.stream().ready(Interest::READABLE).now_or_never();
+        self.may_show(Interest::READABLE)
+            && heard().is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     /// Leaves word before an answer is written to a client that has said all. False if there is too much of it already.
@@ -93,9 +96,9 @@ impl Presence {
         }
     }
 
-    fn shows(&self, interest: Interest, what: impl Fn(tokio::io::Ready) -> bool) -> bool {
-        // No wait and no system call: what the runtime has heard of the socket so far.
-        self.stream().ready(interest).now_or_never().is_some_and(|ready| ready.is_ok_and(what))
+    /// Whether the runtime has heard anything of that kind. No system call: nothing is tried.
+    fn may_show(&self, interest: Interest) -> bool {
+        self.stream().try_io(interest, || Ok(())).is_ok()
     }
 
     fn notes(&self) -> MutexGuard<'_, Vec<Note>> {

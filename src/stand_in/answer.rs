@@ -1,12 +1,11 @@
 //! The stand-in answer from its template. What leaves with every answer (`date`, `proxy-status`) is added later.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
     config::AnswerConfig,
-    expr::{Facts, Wanted},
-    store::KeptAnswer,
+    expr::Facts,
     template::{Escape, JsonTemplate, Template, TemplateFault},
 };
 
@@ -14,8 +13,16 @@ use crate::{
 #[derive(Debug)]
 pub struct AnswerTemplate {
     status: StatusCode,
-    headers: Vec<(HeaderName, Template)>,
+    headers: Vec<(HeaderName, Field)>,
     body: Body,
+}
+
+/// The answer to one request, as it is stored and leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// Why there is no answer.
@@ -43,6 +50,13 @@ pub enum AnswerFault {
     HeaderValue(HeaderName),
     #[error("{0}")]
     Body(TemplateFault),
+}
+
+/// The value of a header field.
+#[derive(Debug)]
+enum Field {
+    Fixed(HeaderValue),
+    Made(Template),
 }
 
 #[derive(Debug)]
@@ -92,37 +106,23 @@ impl AnswerTemplate {
         if content_type.is_none()
             && let Some(default_type) = default_type
         {
-            headers.insert(0, header_template("content-type", default_type)?);
+            let fixed = Field::Fixed(HeaderValue::from_static(default_type));
+            headers.insert(0, (header::CONTENT_TYPE, fixed));
         }
         Ok(Self { status, headers, body })
     }
 
-    /// Adds what it looks at of a body.
-    pub fn wants(&self, wanted: &mut Wanted) {
-        self.headers.iter().for_each(|(_, template)| template.wants(wanted));
-        match &self.body {
-            Body::Empty => {}
-            Body::Json(template) => template.wants(wanted),
-            Body::Text(template) => template.wants(wanted),
-        }
-    }
-
     /// The answer to one request.
-    pub fn render(&self, facts: &Facts<'_>) -> Result<KeptAnswer, AnswerFault> {
-        let mut headers = Vec::with_capacity(self.headers.len());
-        for (name, template) in &self.headers {
-            if let Some(fixed) = template.fixed() {
-                // Was looked at when it was compiled.
-                headers.push((name.as_str().to_owned(), fixed.clone()));
-                continue;
-            }
-            let value = template
-                .render(facts)
-                .map_err(|fault| AnswerFault::Header { name: name.clone(), fault })?;
-            if !is_visible(&value) {
-                return Err(AnswerFault::HeaderValue(name.clone()));
-            }
-            headers.push((name.as_str().to_owned(), Bytes::from(value)));
+    pub fn render(&self, facts: &Facts<'_>) -> Result<Rendered, AnswerFault> {
+        let mut headers = HeaderMap::new();
+        // With what is added when it leaves: it does not grow.
+        let _ = headers.try_reserve(self.headers.len() + ADDED);
+        for (name, field) in &self.headers {
+            let value = match field {
+                Field::Fixed(value) => value.clone(),
+                Field::Made(template) => made(name, template, facts)?,
+            };
+            headers.append(name, value);
         }
         let body = match &self.body {
             Body::Empty => Ok(String::new()),
@@ -130,28 +130,45 @@ impl AnswerTemplate {
             Body::Text(template) => template.render(facts),
         };
         let body = body.map_err(AnswerFault::Body)?;
-        Ok(KeptAnswer { status: self.status.as_u16(), headers, body: body.into() })
+        Ok(Rendered { status: self.status, headers, body: body.into() })
     }
 }
 
-fn header_template(name: &str, value: &str) -> Result<(HeaderName, Template), AnswerFault> {
+/// Fields that the filters and the stand-in add to an answer.
+pub(super) const ADDED: usize = 4;
+
+fn made(
+    name: &HeaderName,
+    template: &Template,
+    facts: &Facts<'_>,
+) -> Result<HeaderValue, AnswerFault> {
+    let text = template
+        .render(facts)
+        .map_err(|fault| AnswerFault::Header { name: name.clone(), fault })?;
+    visible(text).ok_or_else(|| AnswerFault::HeaderValue(name.clone()))
+}
+
+fn header_template(name: &str, value: &str) -> Result<(HeaderName, Field), AnswerFault> {
     let parsed = HeaderName::from_bytes(name.as_bytes());
     let name = parsed.map_err(|_| AnswerFault::HeaderName(name.to_owned()))?;
     if TAKEN.contains(&name.as_str()) {
         return Err(AnswerFault::HeaderTaken(name));
     }
     match Template::compile(value) {
-        Ok(template) if template.is_fixed() && !is_visible(value) => {
-            Err(AnswerFault::HeaderValue(name))
-        }
-        Ok(template) => Ok((name, template)),
+        Ok(template) => match template.fixed() {
+            None => Ok((name, Field::Made(template))),
+            Some(_) => match visible(value.to_owned()) {
+                Some(value) => Ok((name, Field::Fixed(value))),
+                None => Err(AnswerFault::HeaderValue(name)),
+            },
+        },
         Err(fault) => Err(AnswerFault::Header { name, fault }),
     }
 }
 
 /// Visible ASCII and spaces: what every client reads in one way.
-fn is_visible(value: &str) -> bool {
-    HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok())
+fn visible(value: String) -> Option<HeaderValue> {
+    HeaderValue::try_from(value).ok().filter(|value| value.to_str().is_ok())
 }
 
 /// HTML and XML are escaped by what the content type says; a template of JSON text is refused.
@@ -196,13 +213,16 @@ mod tests {
         AnswerTemplate::compile(&toml::from_str(toml).unwrap(), None)
     }
 
-    fn render(toml: &str, body: Value) -> Result<KeptAnswer, AnswerFault> {
+    fn render(toml: &str, body: Value) -> Result<Rendered, AnswerFault> {
         compile(toml)?.render(&Sample::new(body).facts())
     }
 
-    fn headers(answer: &KeptAnswer) -> Vec<(&str, &str)> {
-        let text = |value| std::str::from_utf8(value).unwrap();
-        answer.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect()
+    fn headers(answer: &Rendered) -> Vec<(&str, &str)> {
+        answer
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -252,7 +272,7 @@ mod tests {
     #[test]
     fn an_empty_answer_has_no_content_type() {
         let answer = render("status = 204", json!({})).unwrap();
-        assert_eq!((answer.status, answer.headers.len(), answer.body.len()), (204, 0, 0));
+        assert_eq!((answer.status.as_u16(), answer.headers.len(), answer.body.len()), (204, 0, 0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use http::{HeaderMap, header};
 use self::form::read_form;
 pub use self::{
     form::{Pairs, form_pairs, has_duplicates},
-    json::{Json, read_json},
+    json::{Json, Object, read_json},
 };
 
 /// A body that was read.
@@ -151,17 +151,15 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::expr::Wanted;
 
     fn json(text: &str) -> Result<Value, NotReadable> {
         read_strictly(Some("application/json"), None, text.as_bytes())
-            .map(|read| read.json.to_value(&Wanted::All))
+            .map(|read| read.json.to_value())
     }
 
     fn form(text: &str) -> Result<Value, NotReadable> {
         let content_type = Some("application/x-www-form-urlencoded");
-        read_strictly(content_type, None, text.as_bytes())
-            .map(|read| read.json.to_value(&Wanted::All))
+        read_strictly(content_type, None, text.as_bytes()).map(|read| read.json.to_value())
     }
 
     #[test]

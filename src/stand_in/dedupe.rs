@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,14 @@ pub struct Place {
 
 /// Keys that the app may have applied, without an entry that says so. The oldest are forgotten above a bound.
 #[derive(Clone, Debug, Default)]
-pub struct Doubts(Arc<Mutex<Known>>);
+pub struct Doubts(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    known: Mutex<Known>,
+    /// There is one of either kind: most of the time nobody looks further.
+    any: AtomicBool,
+}
 
 /// Apart, so that what goes well does not push out what went wrong.
 #[derive(Debug, Default)]
@@ -96,25 +106,35 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        lock(&self.0).in_doubt.add(key);
+        self.add(key, |known| &mut known.in_doubt);
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        lock(&self.0).applied.add(key);
+        self.add(key, |known| &mut known.applied);
     }
 
     /// The app has said what became of it, and would notice it a second time.
     pub fn settle(&self, key: Digest) {
-        let known = &mut *lock(&self.0);
-        if !known.in_doubt.keys.is_empty() {
-            known.in_doubt.keys.remove(&key);
+        if self.0.any.load(Ordering::Acquire) {
+            lock(&self.0.known).in_doubt.keys.remove(&key);
         }
     }
 
     pub fn is_in_doubt(&self, key: Digest) -> bool {
-        let known = lock(&self.0);
+        if !self.0.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let known = lock(&self.0.known);
         [&known.in_doubt, &known.applied].iter().any(|recent| recent.keys.contains_key(&key))
+    }
+}
+
+impl Doubts {
+    fn add(&self, key: Digest, to: fn(&mut Known) -> &mut Recent) {
+        let mut known = lock(&self.0.known);
+        to(&mut known).add(key);
+        self.0.any.store(true, Ordering::Release);
     }
 }
 

@@ -5,6 +5,7 @@
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
+use super::IDEMPOTENCY_KEY;
 use crate::{
     config::RouteConfig,
     expr::{Expr, ExprFault, Facts, bearer_claims},
@@ -58,7 +59,7 @@ const MAX_PRINCIPAL: usize = 256;
 /// The client's `Idempotency-Key`, if it sent one (draft-ietf-httpapi-idempotency-key-header: a structured field
 /// string, `"abc"`). The bare form, `abc`, is taken as the same key, since most clients send that.
 pub fn client_key(headers: &HeaderMap) -> Result<Option<String>, KeyFault> {
-    let mut fields = headers.get_all("idempotency-key").iter();
+    let mut fields = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
         return Err(KeyFault::Repeated);
@@ -91,16 +92,16 @@ pub fn principal(by: Option<&Expr>, facts: &Facts<'_>) -> Result<String, ExprFau
 
 /// See [`principal`].
 pub fn default_principal(headers: &HeaderMap) -> String {
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return String::new();
+    }
     if let Some(claims) = bearer_claims(headers)
         && let (Some(issuer), Some(subject)) = (claims["iss"].as_str(), claims["sub"].as_str())
         && !subject.is_empty()
     {
         return bounded(format!("{issuer}#{subject}"));
     }
-    let mut fields = headers.get_all(header::AUTHORIZATION).iter().peekable();
-    if fields.peek().is_none() {
-        return String::new();
-    }
+    let fields = headers.get_all(header::AUTHORIZATION).iter();
     let parts: Vec<&[u8]> = fields.map(header::HeaderValue::as_bytes).collect();
     format!("authorization:{:032x}", digest("authorization", &parts).0)
 }
@@ -163,9 +164,9 @@ pub fn fingerprint(method: &str, target: &str, body: &[u8]) -> Digest {
     digest("fingerprint", &[method.as_bytes(), target.as_bytes(), body])
 }
 
-/// The request id of a request with a client's key: the same for every retry (UUIDv8, RFC 9562, 5.8).
-pub fn derived_request_id(route: &str, principal: &str, kind: KeyKind, key: &str) -> String {
-    let key = key_digest(route, principal, kind, key);
+/// The request id of a request with a client's key, from the digest of that: the same for every retry (UUIDv8, RFC 9562,
+/// 5.8).
+pub fn derived_request_id(key: Digest) -> String {
     let id = digest("request-id", &[&key.0.to_be_bytes()]);
     uuid::Builder::from_custom_bytes(id.0.to_be_bytes()).into_uuid().to_string()
 }
@@ -293,7 +294,7 @@ pub(super) mod tests {
             id: "id-1",
             principal: "",
             client_ip: Ipv4Addr::LOCALHOST.into(),
-            body,
+            body: body.into(),
             reason: "connect_failed",
             now: UnixMillis(1_700_000_000_000),
             response: None,
@@ -484,7 +485,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_retry_with_the_same_key_has_the_same_request_id() {
-        let id = |key| derived_request_id("r", "u", KeyKind::Client, key);
+        let id = |key| derived_request_id(key_digest("r", "u", KeyKind::Client, key));
         assert_eq!(id("k"), id("k"));
         assert_ne!(id("k"), id("l"));
         let parsed: uuid::Uuid = id("k").parse().unwrap();

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     Asked, Cause,
-    answer::{AnswerFault, AnswerTemplate},
+    answer::{AnswerFault, AnswerTemplate, Rendered},
     body::{NotReadable, ReadBody},
     identity::{self, KeyFault, KeyKind},
     risk::{self, Assessed, HighRisk, Risk},
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
-    expr::{ExprFault, Facts, ResponseFacts, Wanted},
+    expr::{Document, ExprFault, Facts, ResponseFacts},
     replay::{self, Live},
     router::Route,
-    store::{Caps, Digest, Identity, KeptAnswer, Reason},
+    store::{Caps, Digest, Home, Identity, Reason},
     time::UnixMillis,
     upstream::{Upstream, body_copy::WholeBody},
     veto::Veto,
@@ -28,18 +28,15 @@ use crate::{
 /// See the module.
 #[derive(Debug)]
 pub struct Policy {
-    route: Arc<str>,
     upstream: Arc<Upstream>,
     veto: Arc<Veto>,
     config: RouteConfig,
     stand_in: StandInConfig,
     on: Vec<StandInOn>,
-    caps: Arc<Caps>,
+    home: Arc<Home>,
     answer: AnswerTemplate,
     redacted: Vec<HeaderName>,
     identity_needs_body: bool,
-    /// What rule, caps, answer and labels look at of a body.
-    wanted: Wanted,
 }
 
 /// Who asks and what makes another request the same. The fingerprint is made where it is needed.
@@ -52,6 +49,8 @@ pub struct Identified {
     pub by_client: bool,
     /// The route itself has given it (`dedupe_by`).
     pub by_route: bool,
+    /// The client has sent a key, whether or not it is the one.
+    pub has_clients_key: bool,
     pub sequence: Option<Digest>,
     doubt: Option<ExprFault>,
 }
@@ -69,22 +68,15 @@ impl Policy {
         let config = route.config.clone();
         let identity_needs_body = identity::needs_body(&config);
         let answer = answer_of(&stand_in)?;
-        let mut wanted = Wanted::default();
-        answer.wants(&mut wanted);
-        let customer = at_most.per_customer.as_ref().and_then(|cap| cap.by.as_ref());
-        let rules = [Some(&stand_in.accept_if), at_most.sum_of.as_ref(), customer];
-        rules
-            .into_iter()
-            .flatten()
-            .chain(config.labels.values())
-            .for_each(|by| by.wants(&mut wanted));
         Ok(Some(Arc::new(Self {
-            wanted,
-            route: Arc::clone(&route.name),
+            home: Arc::new(Home {
+                route: Arc::clone(&route.name),
+                upstream: Arc::clone(&route.upstream.name),
+                caps,
+            }),
             upstream: Arc::clone(&route.upstream),
             veto: Arc::clone(&route.veto),
             on: config.stands_in_on(),
-            caps: Arc::new(caps),
             answer,
             redacted: config.replay.redact.iter().filter_map(|name| name.parse().ok()).collect(),
             identity_needs_body,
@@ -94,7 +86,7 @@ impl Policy {
     }
 
     pub fn route(&self) -> &Arc<str> {
-        &self.route
+        &self.home.route
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {
@@ -151,8 +143,8 @@ impl Policy {
         self.on.contains(&wanted)
     }
 
-    pub(super) fn caps(&self) -> &Arc<Caps> {
-        &self.caps
+    pub(super) fn home(&self) -> &Arc<Home> {
+        &self.home
     }
 
     pub(super) fn expires(&self) -> Duration {
@@ -180,7 +172,7 @@ impl Policy {
             // As for replays: JSON or nothing.
             let bytes = body.filter(|_| rule.reads_body()).unwrap_or_default();
             let body = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-            let mut facts = facts(asked, &body, principal, "");
+            let mut facts = facts(asked, (&body).into(), principal, "");
             let status = status.as_u16();
             facts.response = Some(ResponseFacts { status, headers, body: &nothing });
             Some(rule.to_bool(&facts))
@@ -198,20 +190,28 @@ impl Policy {
         let read = body.filter(|_| self.identity_needs_body);
         let read =
             read.and_then(|bytes| super::body::read_request(&asked.head.headers, bytes).ok());
-        let value = read.map_or(Value::Null, |read| read.json.to_value(&Wanted::All));
-        let facts = facts(asked, &value, "", "");
+        let read = read.as_ref().map_or(Document::NONE, |read| Document::Read(&read.json));
+        let facts = facts(asked, read, "", "");
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());
-        let found = identity::identify(&self.route, upstream, &self.config, &facts, key);
+        let found = identity::identify(self.route(), upstream, &self.config, &facts, key);
         let by_client = found.kind != KeyKind::RequestId;
         let by_route = found.kind == KeyKind::Expression;
         let request_id = if by_client {
-            let Identity { principal, key_text, .. } = &found.identity;
-            identity::derived_request_id(&self.route, principal, found.kind, key_text)
+            identity::derived_request_id(found.identity.key)
         } else {
             asked.id.to_owned()
         };
         let identity::Identified { identity, sequence, doubt, .. } = found;
-        Ok(Identified { identity, request_id, by_client, by_route, sequence, doubt })
+        let has_clients_key = client_key.is_some();
+        Ok(Identified {
+            identity,
+            request_id,
+            by_client,
+            by_route,
+            has_clients_key,
+            sequence,
+            doubt,
+        })
     }
 
     /// Low risk: what the caps count, the answer, the labels.
@@ -222,16 +222,16 @@ impl Policy {
         raw: &WholeBody,
         who: &Identified,
         cause: &Cause,
-    ) -> Result<(Assessed, KeptAnswer, Vec<(String, String)>), HighRisk> {
+    ) -> Result<(Assessed, Rendered, Vec<(String, String)>), HighRisk> {
         match asked.head.extensions.get::<InVain>() {
             Some(InVain::Upgrade) => return Err(HighRisk::Upgrade),
             Some(InVain::Expectation) => return Err(HighRisk::Expectation),
             None => {}
         }
-        let value = read.map_or(Value::Null, |read| read.json.to_value(&self.wanted));
-        let facts = facts(asked, &value, &who.identity.principal, cause.reason.word());
+        let json = read.map_or(Document::NONE, |read| Document::Read(&read.json));
+        let facts = facts(asked, json, &who.identity.principal, cause.reason.word());
         let case = risk::Case {
-            route: &self.route,
+            route: self.route(),
             config: &self.config,
             stand_in: &self.stand_in,
             facts: &facts,
@@ -268,7 +268,12 @@ fn answer_of(stand_in: &StandInConfig) -> Result<AnswerTemplate, AnswerFault> {
     AnswerTemplate::compile(&stand_in.answer, text.as_deref())
 }
 
-fn facts<'a>(asked: &Asked<'a>, body: &'a Value, principal: &'a str, reason: &'a str) -> Facts<'a> {
+fn facts<'a>(
+    asked: &Asked<'a>,
+    body: Document<'a>,
+    principal: &'a str,
+    reason: &'a str,
+) -> Facts<'a> {
     Facts {
         method: asked.head.method.as_str(),
         path: asked.path,

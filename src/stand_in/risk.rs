@@ -228,7 +228,6 @@ mod tests {
         super::{body::read_request, identity::tests},
         *,
     };
-    use crate::expr::Wanted;
 
     const ROUTE: &str = r#"
         app_dedupes = { by = "x-request-id", for = "7d" }
@@ -283,7 +282,7 @@ mod tests {
 
         fn risk(&self) -> Risk {
             let read = read_request(&self.headers, self.body.as_bytes());
-            let value = read.as_ref().map_or(Value::Null, |read| read.json.to_value(&Wanted::All));
+            let value = read.as_ref().map_or(Value::Null, |read| read.json.to_value());
             assess(&Case {
                 route: "checkout",
                 config: &self.config,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Caps, Certainty, Digest, Draft, Fields, HeldReason, StoreError,
+    Certainty, Digest, Draft, Fields, HeldReason, Home, StoreError,
     record::{Record, write_fields},
 };
 use crate::time::UnixMillis;
@@ -15,8 +15,7 @@ use crate::time::UnixMillis;
 pub struct Prepared {
     pub(super) request_id: String,
     pub(super) record: Vec<u8>,
-    pub(super) route: Arc<str>,
-    pub(super) upstream: Arc<str>,
+    pub(super) home: Arc<Home>,
     pub(super) key: Digest,
     pub(super) fingerprint: Digest,
     pub(super) sequence: Option<Digest>,
@@ -27,7 +26,6 @@ pub struct Prepared {
     pub(super) expires_at: UnixMillis,
     pub(super) certainty: Certainty,
     pub(super) held: Option<HeldReason>,
-    pub(super) caps: Arc<Caps>,
     /// About what the row takes.
     pub(super) bytes: usize,
 }
@@ -40,8 +38,7 @@ impl Draft<'_> {
             request_id: self.request_id.to_owned(),
             bytes: ROW_OVERHEAD + record.len(),
             record,
-            route: Arc::clone(self.route),
-            upstream: Arc::clone(self.upstream),
+            home: Arc::clone(self.home),
             key: self.key,
             fingerprint: self.fingerprint,
             sequence: self.sequence,
@@ -52,7 +49,6 @@ impl Draft<'_> {
             expires_at: self.expires_at,
             certainty: self.certainty,
             held: self.held,
-            caps: Arc::clone(self.caps),
         }))
     }
 }

@@ -138,6 +138,15 @@ pub struct Caps {
     pub per_customer: Option<(u32, Duration)>,
 }
 
+/// Where the entries of a route belong, and how many of them there may be. One for all of them: each entry on its way to
+/// the writer holds it.
+#[derive(Debug)]
+pub struct Home {
+    pub route: Arc<str>,
+    pub upstream: Arc<str>,
+    pub caps: Caps,
+}
+
 /// One request to be stored.
 #[derive(Clone, Debug)]
 pub struct NewEntry {
@@ -171,8 +180,7 @@ pub struct NewEntry {
 pub struct Draft<'a> {
     pub request_id: &'a str,
     pub received_at: UnixMillis,
-    pub route: &'a Arc<str>,
-    pub upstream: &'a Arc<str>,
+    pub home: &'a Arc<Home>,
     pub key: Digest,
     pub key_text: &'a str,
     pub fingerprint: Digest,
@@ -195,7 +203,6 @@ pub struct Draft<'a> {
     pub labels: &'a [(String, String)],
     pub amount: i64,
     pub customer: Option<Digest>,
-    pub caps: &'a Arc<Caps>,
     pub held: Option<HeldReason>,
 }
 
@@ -208,13 +215,17 @@ pub enum Fields<'a> {
 }
 
 impl NewEntry {
-    pub fn draft(&self) -> Draft<'_> {
+    pub fn home(&self) -> Arc<Home> {
+        let (route, upstream) = (Arc::clone(&self.route), Arc::clone(&self.upstream));
+        Arc::new(Home { route, upstream, caps: Caps::clone(&self.caps) })
+    }
+
+    pub fn draft<'a>(&'a self, home: &'a Arc<Home>) -> Draft<'a> {
         let Self { identity, request, answer, .. } = self;
         Draft {
             request_id: &self.request_id,
             received_at: self.received_at,
-            route: &self.route,
-            upstream: &self.upstream,
+            home,
             key: identity.key,
             key_text: &identity.key_text,
             fingerprint: identity.fingerprint,
@@ -237,7 +248,6 @@ impl NewEntry {
             labels: &self.labels,
             amount: self.amount,
             customer: self.customer,
-            caps: &self.caps,
             held: self.held,
         }
     }

@@ -46,26 +46,36 @@ impl Receipts {
     }
 }
 
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Receipt {
+    /// Adds its text.
+    pub fn push_to(self, text: &mut String) {
+        let mut written = [b'-'; LONGEST];
+        text.push_str(std::str::from_utf8(self.write(&mut written)).unwrap_or_default());
+    }
+
+    fn write(self, written: &mut [u8; LONGEST]) -> &[u8] {
         let (value, data) = match self.0.checked_sub(SHORT) {
             None => (self.0, SHORT_BITS / 5),
             Some(beyond) => (beyond & (LONG - 1), LONG_BITS / 5),
         };
         let mut digits = [0; (LONG_BITS / 5) as usize + 1];
         let digits = &mut digits[..data as usize + 1];
-        let (check_digit, number) = digits.split_last_mut().ok_or(fmt::Error)?;
-        for (place, digit) in (0..data).rev().zip(&mut *number) {
+        for (place, digit) in (0..data).rev().zip(&mut *digits) {
             *digit = ((value >> (5 * place)) & 31) as u8;
         }
-        *check_digit = check(number);
+        digits[data as usize] = check(&digits[..data as usize]);
         let half = digits.len() / 2;
-        let mut text = [b'-'; (LONG_BITS / 5) as usize + 2];
-        let text = &mut text[..digits.len() + 1];
         for (place, digit) in digits.iter().enumerate() {
-            text[place + usize::from(place >= half)] = ALPHABET[*digit as usize];
+            written[place + usize::from(place >= half)] = ALPHABET[*digit as usize];
         }
-        f.pad(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+        &written[..digits.len() + 1]
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = [b'-'; LONGEST];
+        f.pad(std::str::from_utf8(self.write(&mut written)).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -160,6 +170,8 @@ fn digit(letter: u8) -> Option<u8> {
 }
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Letters of a text, with the hyphen in its middle.
+const LONGEST: usize = (LONG_BITS / 5) as usize + 2;
 const SHORT_BITS: u32 = 35;
 const LONG_BITS: u32 = 45;
 const SHORT: u64 = 1 << SHORT_BITS;

@@ -89,8 +89,8 @@ impl Draft<'_> {
         record.extend_from_slice(&self.key.0.to_be_bytes());
         record.extend_from_slice(&self.fingerprint.0.to_be_bytes());
         let digest = |digest: Option<Digest>| digest.map(|digest| digest.0.to_be_bytes());
-        part(&mut record, self.route.as_bytes());
-        part(&mut record, self.upstream.as_bytes());
+        part(&mut record, self.home.route.as_bytes());
+        part(&mut record, self.home.upstream.as_bytes());
         part(&mut record, digest(self.sequence).as_ref().map_or(&[], |bytes| &bytes[..]));
         part(&mut record, digest(self.customer).as_ref().map_or(&[], |bytes| &bytes[..]));
         part(&mut record, if key_is_id { b"" } else { self.key_text.as_bytes() });
@@ -437,15 +437,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::{Caps, codec::read_fields},
+        super::{Caps, Home, codec::read_fields},
         *,
     };
     use crate::time::UnixMillis;
 
     struct Sample {
         headers: Vec<(String, Bytes)>,
-        route: Arc<str>,
-        caps: Arc<Caps>,
+        home: Arc<Home>,
         labels: Vec<(String, String)>,
     }
 
@@ -453,8 +452,11 @@ mod tests {
         fn new() -> Self {
             Self {
                 headers: vec![("host".into(), Bytes::from_static(b"a"))],
-                route: "checkout".into(),
-                caps: Arc::default(),
+                home: Arc::new(Home {
+                    route: "checkout".into(),
+                    upstream: "shop".into(),
+                    caps: Caps::default(),
+                }),
                 labels: vec![("cart".into(), "c\"1".into())],
             }
         }
@@ -463,8 +465,7 @@ mod tests {
             Draft {
                 request_id: "id-1",
                 received_at: UnixMillis(1),
-                route: &self.route,
-                upstream: &self.route,
+                home: &self.home,
                 key: Digest(u128::MAX - 1),
                 key_text,
                 fingerprint: Digest(2),
@@ -487,7 +488,6 @@ mod tests {
                 labels: &self.labels,
                 amount: i64::MIN,
                 customer: None,
-                caps: &self.caps,
                 held: Some(HeldReason::Unanswered),
             }
         }
@@ -514,7 +514,7 @@ mod tests {
                     (Digest(u128::MAX - 1), Digest(2))
                 );
                 assert_eq!((record.sequence(), record.customer()), (Some(Digest(3)), None));
-                assert_eq!((record.route(), record.upstream()), ("checkout", "checkout"));
+                assert_eq!((record.route(), record.upstream()), ("checkout", "shop"));
                 assert_eq!((record.request_id(), record.key_text()), ("id-1", key));
                 assert_eq!((record.principal(), record.cause()), ("ann", "no answer"));
                 assert_eq!(record.reason(), Some(Reason::TimedOut));

@@ -247,7 +247,7 @@ impl Writer {
 impl Capture {
     /// How far back its cap per customer counts, in milliseconds.
     fn looks_back(&self) -> Option<i64> {
-        let (_, window) = self.entry.caps.per_customer?;
+        let (_, window) = self.entry.home.caps.per_customer?;
         Some(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
     }
 }

@@ -12,7 +12,7 @@ use minijinja::{Environment, Error, Value, value::Serde};
 
 use self::environment::{HTML, JSON, TEXT, environment};
 use super::{Escape, MAX_OUTPUT, TemplateFault, too_long};
-use crate::expr::{Expr, ExprFault, Facts, Wanted};
+use crate::expr::{Expr, ExprFault, Facts};
 
 /// One compiled template in an environment of its own.
 pub(super) struct Engine {
@@ -62,11 +62,6 @@ impl Engine {
             }
         }
         Ok(Self { environment, roots })
-    }
-
-    /// Adds what it looks at of a body.
-    pub(super) fn wants(&self, wanted: &mut Wanted) {
-        self.roots.iter().flat_map(|(_, parts)| parts).for_each(|(_, path)| path.wants(wanted));
     }
 
     pub(super) fn render(&self, facts: &Facts<'_>) -> Result<String, TemplateFault> {

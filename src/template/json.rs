@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Engine, Hole, MAX_OUTPUT, MAX_SOURCE, Template, TemplateFault, too_long};
-use crate::expr::{Facts, Wanted};
+use crate::expr::Facts;
 
 /// A compiled JSON template. A string that is one expression and nothing else (`"{{ body.cents }}"`) becomes that
 /// expression's value with its own type; any other string stays text. Names are not templates.
@@ -41,25 +41,13 @@ impl JsonTemplate {
         Ok(template)
     }
 
-    /// Adds what it looks at of a body.
-    pub fn wants(&self, wanted: &mut Wanted) {
-        for piece in &self.pieces {
-            match piece {
-                Piece::Fixed(_) => {}
-                Piece::Value(hole) => hole.wants(wanted),
-                Piece::Computed(engine) => engine.wants(wanted),
-                Piece::Text(text) => text.wants(wanted),
-            }
-        }
-    }
-
     /// The JSON text.
     pub fn render(&self, facts: &Facts<'_>) -> Result<String, TemplateFault> {
-        let mut json = Vec::with_capacity(self.size + 128);
+        let mut json = Vec::with_capacity(self.size + 32);
         for piece in &self.pieces {
             match piece {
                 Piece::Fixed(fixed) => json.extend_from_slice(fixed.as_bytes()),
-                Piece::Value(hole) => write(&mut json, &hole.value(facts)?)?,
+                Piece::Value(hole) => hole.write_json(facts, &mut json)?,
                 Piece::Computed(engine) => json.extend_from_slice(engine.render(facts)?.as_bytes()),
                 Piece::Text(text) => write(&mut json, &Value::String(text.render(facts)?))?,
             }

@@ -1,6 +1,6 @@
 //! Why there is no answer, who is to blame, and what the attempt left behind.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{bulkhead::Of, fault::Fault, request_body::Progress};
 use crate::{
@@ -31,7 +31,7 @@ pub enum UpstreamError {
     /// is false when no byte of the request can have reached the app.
     #[error("no way out: {cause}")]
     NoWayOut { cause: String, sent: bool, retry_after: Option<Duration> },
-    #[error("the breaker is open")]
+    #[error("{BREAKER_IS_OPEN}")]
     BreakerOpen { retry_after: Duration },
     /// No place in a bulkhead: no failure of the app.
     #[error("{limit} requests of this {of} are in flight")]
@@ -41,7 +41,17 @@ pub enum UpstreamError {
     Crowded { endpoint: String, cause: String },
 }
 
+const BREAKER_IS_OPEN: &str = "the breaker is open";
+
 impl UpstreamError {
+    /// Its text. Of all that is said while an app is down nearly every one is this.
+    pub fn in_words(&self) -> Cow<'static, str> {
+        match self {
+            Self::BreakerOpen { .. } => BREAKER_IS_OPEN.into(),
+            other => other.to_string().into(),
+        }
+    }
+
     /// What the attempt left behind: may the app have seen the request?
     pub fn certainty(&self) -> Certainty {
         match self {

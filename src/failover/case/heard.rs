@@ -117,6 +117,11 @@ impl Case {
         if doubtful { Certainty::SentUnknown } else { certainty }
     }
 
+    /// No request before it can have had its key: that was made for it, by us. One that comes later can.
+    pub(super) fn is_new(&self, who: &Identified) -> bool {
+        self.id_is_new && !who.by_client
+    }
+
     /// Another request may carry the same key: the client or the route chose it, or a trusted peer gave the id.
     pub(super) fn others_may_have(&self, who: &Identified) -> bool {
         who.by_client || self.failover.0.shared.trust.covers(self.client_ip)

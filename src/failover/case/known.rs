@@ -43,7 +43,7 @@ impl Case {
     /// An answer for a request that was accepted before.
     pub(super) async fn known_already(&self, who: &Identified) -> Result<Option<Decided>, Refusal> {
         let store = self.stand_in().store();
-        if !store.knows(who.identity.key) {
+        if self.is_new(who) || !store.knows(who.identity.key) {
             return Ok(None);
         }
         let fingerprint = self.fingerprint();

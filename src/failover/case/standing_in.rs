@@ -24,14 +24,15 @@ impl Case {
             return Ok(None);
         }
         cause.certainty = self.worst(who, cause.certainty);
-        let Some(body) = self.read_body().await?.cloned() else { return Ok(None) };
+        self.read_body().await?;
+        let Some(Some(body)) = &self.body else { return Ok(None) };
         self.progress.waits_for(WaitsFor::Store);
         // Of this thread: no line that others write.
         let failover = self.failover.clone();
         let stand_in = &failover.0.shared.stand_in;
         let asked = self.asked(&who.request_id);
         let stood_in =
-            stand_in.respond(&self.policy, &asked, &body, who, &cause, self.client_gone()).await;
+            stand_in.respond(&self.policy, &asked, body, who, &cause, self.client_gone()).await;
         match stood_in {
             Ok(StoodIn::New { entry, answer }) => {
                 let answered = self.hold_unless_heard(&entry).await;
@@ -59,20 +60,23 @@ impl Case {
                 tracing::debug!(route = &*self.route.name, %no, "not stood in for");
                 // The app may have answered while standin looked: its answer is better than an error.
                 let meanwhile = match attempt.as_mut() {
-                    Some(attempt) => attempt.answered_meanwhile().await,
+                    Some(attempt) => Box::pin(attempt.answered_meanwhile()).await,
                     None => None,
                 };
                 match meanwhile {
                     Some(Ok(mut response)) => {
+                        // In boxes, here and below: hardly any request comes here.
                         self.hear_veto(&mut response).await;
-                        Ok(Some(self.answered(who, response).await))
+                        Ok(Some(Box::pin(self.answered(who, response)).await))
                     }
                     // An error is not "not stored": after a restart the entry may be there, and be replayed.
                     _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
                         Err(Refusal::StoreFailed)
                     }
                     // The app's no takes back no promise.
-                    _ if matches!(no, NotStoodIn::Vetoed) => self.promised_before(who).await,
+                    _ if matches!(no, NotStoodIn::Vetoed) => {
+                        Box::pin(self.promised_before(who)).await
+                    }
                     _ => Ok(None),
                 }
             }
@@ -83,7 +87,7 @@ impl Case {
     pub(super) async fn hold_unless_heard(&self, entry: &Durable) -> Answered {
         let (gone, holds) = (self.client.is_gone(), self.policy.holds_unanswered());
         if holds && gone {
-            self.stand_in().hold_unanswered(entry).await;
+            Box::pin(self.stand_in().hold_unanswered(entry)).await;
         } else if holds {
             self.client.if_it_has_left(|| {
                 let (stand_in, entry) = (self.stand_in().clone(), entry.clone());

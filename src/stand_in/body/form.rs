@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Json, MAX_FIELDS, NotReadable};
+use super::{Json, MAX_FIELDS, NotReadable, Object};
 
 /// Names and values, decoded.
 pub type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
@@ -35,11 +35,8 @@ pub fn has_duplicates(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
 
 /// A form as an object of strings.
 pub(super) fn read_form(text: &str) -> Result<Json<'_>, NotReadable> {
-    let pairs = form_pairs(text)?;
-    if has_duplicates(&pairs) {
-        return Err(NotReadable::DuplicateName);
-    }
-    Ok(Json::Object(pairs.into_iter().map(|(name, value)| (name, Json::Text(value))).collect()))
+    let fields = form_pairs(text)?.into_iter().map(|(name, value)| (name, Json::Text(value)));
+    Object::new(fields.collect()).map(Json::Object).ok_or(NotReadable::DuplicateName)
 }
 
 /// `+` is a space, `%XX` a byte; what should have been encoded, and `;` (a separator to some), is refused.

@@ -1,5 +1,6 @@
 //! Strict JSON: serde_json, with what it lets through refused; and a quick way for what is plain.
 
+mod object;
 mod quick;
 
 use std::{borrow::Cow, fmt};
@@ -10,8 +11,8 @@ use serde::{
 };
 use serde_json::{Number, Value};
 
+pub use self::object::Object;
 use super::{MAX_DEPTH, NotReadable};
-use crate::expr::Wanted;
 
 /// JSON as it stands in the body: texts are borrowed, nothing is hashed. Most of a body is only looked through.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,29 +22,18 @@ pub enum Json<'a> {
     Number(Number),
     Text(Cow<'a, str>),
     List(Vec<Json<'a>>),
-    /// In the order of the body.
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    Object(Object<'a>),
 }
 
 impl Json<'_> {
-    /// The value, as far as it is wanted.
-    pub fn to_value(&self, wanted: &Wanted) -> Value {
+    pub fn to_value(&self) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
             Self::Number(number) => Value::Number(number.clone()),
             Self::Text(text) => Value::String(text.clone().into_owned()),
-            Self::List(list) => {
-                Value::Array(list.iter().map(|element| element.to_value(&Wanted::All)).collect())
-            }
-            Self::Object(fields) => {
-                let wanted =
-                    fields.iter().filter_map(|(name, value)| Some((name, value, wanted.of(name)?)));
-                let value = |(name, value, wanted): (&Cow<'_, str>, &Self, _)| {
-                    (name.clone().into_owned(), value.to_value(wanted))
-                };
-                Value::Object(wanted.map(value).collect())
-            }
+            Self::List(list) => Value::Array(list.iter().map(Self::to_value).collect()),
+            Self::Object(object) => object.to_value(),
         }
     }
 }
@@ -203,25 +193,9 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = from.next_key_seed(Name)? {
             fields.push((name, from.next_value_seed(inner)?));
         }
-        if has_a_name_twice(&fields) {
-            return Err(de::Error::custom(DUPLICATE));
-        }
-        Ok(Json::Object(fields))
+        Object::new(fields).map(Json::Object).ok_or_else(|| de::Error::custom(DUPLICATE))
     }
 }
-
-fn has_a_name_twice(fields: &[(Cow<'_, str>, Json<'_>)]) -> bool {
-    if fields.len() <= FEW {
-        let mut names = fields.iter().map(|(name, _)| name).enumerate();
-        return names.any(|(place, name)| fields[..place].iter().any(|(other, _)| other == name));
-    }
-    let mut names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
-    names.sort_unstable();
-    names.windows(2).any(|two| two[0] == two[1])
-}
-
-/// Names that are compared with one another without sorting them.
-const FEW: usize = 12;
 
 /// A name of an object, borrowed where nothing in it is escaped.
 struct Name;

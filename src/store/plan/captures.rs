@@ -43,8 +43,8 @@ impl Plan {
             Some(_) => return Decided::Conflict,
             None => {}
         }
-        let lane = index.lane(&entry.route, &entry.upstream);
-        let caps = &entry.caps;
+        let lane = index.lane(&entry.home.route, &entry.home.upstream);
+        let caps = &entry.home.caps;
         if let Some(cap) =
             index.cap_reached(lane, entry.amount, entry.customer, entry.received_at, caps)
         {

@@ -8,7 +8,7 @@ use rusqlite::{Row, Transaction, params};
 use super::stored::{digest, optional_word, word};
 use crate::{
     store::{
-        Certainty, Draft, Fields, HeldReason, Reason, StoreError,
+        Caps, Certainty, Draft, Fields, HeldReason, Home, Reason, StoreError,
         codec::{read_fields, read_labels},
     },
     time::UnixMillis,
@@ -53,7 +53,8 @@ pub(super) fn convert(step: &Transaction<'_>) -> Result<(), StoreError> {
 fn record(row: &Row<'_>) -> Result<Vec<u8>, StoreError> {
     let text = |at| row.get_ref(at)?.as_str().map_err(rusqlite::Error::from);
     let bytes = |at| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);
-    let (route, upstream) = (Arc::<str>::from(text(3)?), Arc::<str>::from(text(4)?));
+    let (route, upstream) = (text(3)?.into(), text(4)?.into());
+    let home = Arc::new(Home { route, upstream, caps: Caps::default() });
     let fields = |at| Ok::<_, rusqlite::Error>(read_fields(bytes(at)?));
     let (headers, trailers, answer_headers) = (fields(22)?, fields(23)?, fields(25)?);
     let labels = read_labels(text(18)?);
@@ -63,8 +64,7 @@ fn record(row: &Row<'_>) -> Result<Vec<u8>, StoreError> {
     let draft = Draft {
         request_id: text(1)?,
         received_at: UnixMillis(row.get(2)?),
-        route: &route,
-        upstream: &upstream,
+        home: &home,
         key: digest(row.get(5)?),
         fingerprint: digest(row.get(6)?),
         sequence: optional(7)?,
@@ -88,7 +88,6 @@ fn record(row: &Row<'_>) -> Result<Vec<u8>, StoreError> {
         answer_headers: Fields::Pairs(&answer_headers.unwrap_or_default()),
         answer_body: bytes(26)?,
         body: bytes(28)?,
-        caps: &Arc::default(),
     };
     let mut record = draft.encode()?;
     if !intact {

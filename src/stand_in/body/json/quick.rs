@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 use serde_json::{Number, Value};
 
-use super::{Json, check_number, has_a_name_twice};
+use super::{Json, Object, check_number};
 use crate::stand_in::body::MAX_DEPTH;
 
 /// What the strict reader would read. None: ask that one.
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        (!has_a_name_twice(&fields)).then_some(Json::Object(fields))
+        Object::new(fields).map(Json::Object)
     }
 
     fn list(&mut self, levels: usize) -> Option<Json<'a>> {
@@ -103,32 +103,36 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Option<Cow<'a, str>> {
         let start = self.at + 1;
         self.at = start;
+        let mut rest = &self.text.as_bytes()[start..];
         // Most are short.
         for _ in 0..SHORT {
-            match self.here()? {
-                b'"' => return self.plain(start, self.at),
-                b'\\' => return self.escaped(start),
-                0..0x20 => return None,
-                _ => self.at += 1,
+            let Some((word, behind)) = rest.split_first_chunk() else { break };
+            if let Some(place) = first_stop(u64::from_le_bytes(*word)) {
+                return self.end_of_string(start, self.at + place);
             }
+            self.at += word.len();
+            rest = behind;
         }
-        let rest = &self.text.as_bytes()[self.at..];
         let length = memchr2(b'"', b'\\', rest)?;
         // Without an early end: it is looked through in blocks.
         let has_controls = rest[..length].iter().fold(false, |found, byte| found | (*byte < 0x20));
         if has_controls {
             return None;
         }
-        self.at += length;
-        match self.here()? {
-            b'"' => self.plain(start, self.at),
-            _ => self.escaped(start),
-        }
+        self.end_of_string(start, self.at + length)
     }
 
-    fn plain(&mut self, start: usize, end: usize) -> Option<Cow<'a, str>> {
-        self.at = end + 1;
-        self.text.get(start..end).map(Cow::Borrowed)
+    /// What ends it stands at `at`, or is no part of a string.
+    fn end_of_string(&mut self, start: usize, at: usize) -> Option<Cow<'a, str>> {
+        self.at = at;
+        match self.here()? {
+            b'"' => {
+                self.at += 1;
+                self.text.get(start..at).map(Cow::Borrowed)
+            }
+            b'\\' => self.escaped(start),
+            _ => None,
+        }
     }
 
     /// One with a backslash, which is here.
@@ -169,8 +173,20 @@ fn small_whole(written: &[u8]) -> Option<u64> {
         .then(|| written.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// Bytes of a string that are looked at one by one.
-const SHORT: usize = 16;
+/// Where the first of eight bytes of a string stands, the lowest first, that does not simply belong to it: a quotation
+/// mark, a backslash or a control character.
+fn first_stop(word: u64) -> Option<usize> {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHEST: u64 = u64::from_le_bytes([0x80; 8]);
+    // Of a byte below `bound`, and of no lower one, the highest bit is set (behind the first, others may have it too).
+    let below = |word: u64, bound: u8| word.wrapping_sub(EACH * u64::from(bound)) & !word & HIGHEST;
+    let is = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+    let stops = below(word, 0x20) | is(b'"') | is(b'\\');
+    (stops != 0).then(|| stops.trailing_zeros() as usize / 8)
+}
+
+/// Words of eight bytes of a string that are looked at one by one.
+const SHORT: usize = 3;
 
 #[cfg(test)]
 mod tests {

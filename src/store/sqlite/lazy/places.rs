@@ -178,7 +178,7 @@ mod tests {
         let mut entry = entry(u128::from(place));
         entry.route = Arc::from(route);
         entry.labels = labels.iter().map(|text| (String::new(), (*text).to_owned())).collect();
-        let prepared = entry.draft().prepare().unwrap();
+        let prepared = entry.draft(&entry.home()).prepare().unwrap();
         places.take(7, place, &Record::of(&prepared.request_id, &prepared.record));
     }
 
