@@ -15,28 +15,33 @@ use tokio::sync::oneshot;
 
 use crate::store::{Digest, Mixing};
 
-/// Keys of requests that are under way now, in all workers, each with those who wait for it: nearly always nobody.
-#[derive(Clone, Debug, Default)]
-pub struct UnderWay(Arc<Mutex<HashMap<Digest, VecDeque<oneshot::Sender<Place>>, Mixing>>>);
+/// Keys of requests that are under way now, in all workers, each with those who wait for it: nearly always nobody. In
+/// shards: two workers hardly ever want the same one, and do not take turns with one lock.
+#[derive(Debug)]
+pub struct UnderWay(Box<[Arc<Shard>]>);
+
+/// On lines of its own: a neighbour's lock is not ours to wait for.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Mutex<Waiting>);
+
+type Waiting = HashMap<Digest, VecDeque<oneshot::Sender<Place>>, Mixing>;
 
 /// The right to be the one request of its key. Handed on when dropped.
 #[derive(Debug)]
 pub struct Place {
-    all: UnderWay,
+    shard: Arc<Shard>,
     key: Digest,
     /// False once it is somebody else's.
     mine: bool,
 }
 
 /// Keys that the app may have applied, without an entry that says so. The oldest are forgotten above a bound.
-#[derive(Clone, Debug, Default)]
-pub struct Doubts(Arc<All>);
-
 #[derive(Debug, Default)]
-struct All {
-    known: Mutex<Known>,
-    /// There is one of either kind: most of the time nobody looks further.
+pub struct Doubts {
+    /// True once there was one: mostly there never is, and nobody has to look.
     any: AtomicBool,
+    known: Mutex<Known>,
 }
 
 /// Apart, so that what goes well does not push out what went wrong.
@@ -54,13 +59,22 @@ struct Recent {
     count: u64,
 }
 
+/// Shards of the keys under way.
+const SHARDS: usize = 64;
 /// Keys of each kind that are remembered.
 const MOST_DOUBTS: usize = 100_000;
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| Arc::default()).collect())
+    }
+}
 
 impl UnderWay {
     /// Waits until no other request of this key is under way, at most `limit`; `None` after that.
     pub async fn enter(&self, key: Digest, limit: Duration) -> Option<Place> {
-        let turn = match lock(&self.0).entry(key) {
+        let shard = &self.0[(key.0 >> 64) as usize % SHARDS];
+        let turn = match lock(&shard.0).entry(key) {
             Entry::Vacant(free) => {
                 free.insert(VecDeque::new());
                 None
@@ -72,11 +86,13 @@ impl UnderWay {
             }
         };
         match turn {
-            None => Some(Place { all: self.clone(), key, mine: true }),
+            None => Some(Place { shard: Arc::clone(shard), key, mine: true }),
             Some(turn) => tokio::time::timeout(limit, turn).await.ok()?.ok(),
         }
     }
+}
 
+impl Shard {
     /// The longest waiting one of `key`; if nobody waits, the key is free.
     fn next(&self, key: Digest) -> Option<oneshot::Sender<Place>> {
         let mut all = lock(&self.0);
@@ -92,9 +108,9 @@ impl UnderWay {
 impl Drop for Place {
     fn drop(&mut self) {
         while std::mem::take(&mut self.mine)
-            && let Some(next) = self.all.next(self.key)
+            && let Some(next) = self.shard.next(self.key)
         {
-            let place = Self { all: self.all.clone(), key: self.key, mine: true };
+            let place = Self { shard: Arc::clone(&self.shard), key: self.key, mine: true };
             // Who has left meanwhile gives it back; the next one gets it then.
             if let Err(mut back) = next.send(place) {
                 self.mine = std::mem::take(&mut back.mine);
@@ -106,35 +122,36 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        self.add(key, |known| &mut known.in_doubt);
+        self.change().in_doubt.add(key);
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        self.add(key, |known| &mut known.applied);
+        self.change().applied.add(key);
     }
 
     /// The app has said what became of it, and would notice it a second time.
     pub fn settle(&self, key: Digest) {
-        if self.0.any.load(Ordering::Acquire) {
-            lock(&self.0.known).in_doubt.keys.remove(&key);
+        if let Some(mut known) = self.known() {
+            known.in_doubt.keys.remove(&key);
         }
     }
 
     pub fn is_in_doubt(&self, key: Digest) -> bool {
-        if !self.0.any.load(Ordering::Acquire) {
-            return false;
-        }
-        let known = lock(&self.0.known);
-        [&known.in_doubt, &known.applied].iter().any(|recent| recent.keys.contains_key(&key))
+        self.known().is_some_and(|known| {
+            [&known.in_doubt, &known.applied].iter().any(|recent| recent.keys.contains_key(&key))
+        })
     }
-}
 
-impl Doubts {
-    fn add(&self, key: Digest, to: fn(&mut Known) -> &mut Recent) {
-        let mut known = lock(&self.0.known);
-        to(&mut known).add(key);
-        self.0.any.store(true, Ordering::Release);
+    /// Said before the lock is given back: whoever hears of the key from somebody finds it.
+    fn change(&self) -> MutexGuard<'_, Known> {
+        let known = lock(&self.known);
+        self.any.store(true, Ordering::SeqCst);
+        known
+    }
+
+    fn known(&self) -> Option<MutexGuard<'_, Known>> {
+        self.any.load(Ordering::SeqCst).then(|| lock(&self.known))
     }
 }
 
@@ -178,13 +195,17 @@ mod tests {
         assert!(under_way.enter(Digest(1), LONG).await.is_some());
     }
 
+    fn is_empty(under_way: &UnderWay) -> bool {
+        under_way.0.iter().all(|shard| lock(&shard.0).is_empty())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_behind() {
         let under_way = UnderWay::default();
         let first = under_way.enter(Digest(1), LONG).await;
         assert!(under_way.enter(Digest(1), Duration::from_secs(1)).await.is_none());
         drop(first);
-        assert!(lock(&under_way.0).is_empty());
+        assert!(is_empty(&under_way));
     }
 
     fn is_pending(future: Pin<&mut impl Future>) -> bool {
@@ -207,7 +228,7 @@ mod tests {
         assert!(is_pending(waiting[0].as_mut()));
         drop(third);
         drop(waiting.remove(0).await.unwrap());
-        assert!(lock(&under_way.0).is_empty());
+        assert!(is_empty(&under_way));
     }
 
     #[test]
