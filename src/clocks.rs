@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::time::UnixMillis;
+use crate::time::{UnixMillis, next_look};
 
 /// What was seen of the clocks; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Clocks {
     pub async fn watch(self) {
         let mut last = Reading::now();
         loop {
-            tokio::time::sleep(LOOK).await;
+            next_look(LOOK).await;
             let now = Reading::now();
             self.look(last, now);
             last = now;

@@ -45,6 +45,7 @@ use crate::{
     stand_in::StandIn,
     store::Certainty,
     telemetry::{ANSWERED, Answered, WorkerCounters, add, subtract},
+    turn,
     upstream::{
         Asking, Connections, Places, UpstreamError,
         body_copy::Budget,
@@ -375,7 +376,7 @@ impl Failover {
 
     fn counting(&self, place: usize) -> Counting {
         add(&self.0.counters.requests_in_flight, 1);
-        let started = Instant::now();
+        let started = turn::now();
         Counting { counters: Arc::clone(&self.0.counters), place, started, done: false }
     }
 }
@@ -414,7 +415,13 @@ struct Counting {
 impl Counting {
     fn done(mut self, answered: Answered) {
         self.done = true;
-        self.counters.route(self.place).count(answered, self.started.elapsed());
+        let now = match answered {
+            Answered::ByApp => turn::now(),
+            // Whoever stands in may have computed for long.
+            _ => Instant::now(),
+        };
+        let took = now.saturating_duration_since(self.started);
+        self.counters.route(self.place).count(answered, took);
     }
 }
 

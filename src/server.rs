@@ -21,7 +21,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, LocalOptions},
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -82,6 +82,8 @@ struct Parts {
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<io::Result<()>>,
     admin: JoinHandle<io::Result<()>>,
+    /// Which of these threads has ended: a look again and again would wake an idle process for nothing.
+    ended: mpsc::UnboundedReceiver<&'static str>,
     drain: Duration,
 }
 
@@ -91,8 +93,8 @@ pub fn run(config: &Config, source: Option<Source>, hidden: &Hidden) -> Result<(
     runtime.block_on(async {
         // Before anybody knows that it runs: until somebody listens to it, it ends the process.
         let _heard_later = signal(SignalKind::hangup())?;
-        let parts = start(config, source, hidden).await?;
-        let asked = wait(&parts).await?;
+        let mut parts = start(config, source, hidden).await?;
+        let asked = wait(&mut parts).await?;
         drain(parts).await;
         asked
     })
@@ -187,8 +189,11 @@ async fn start(
         tls,
         records,
     };
+    let (ending, ended) = mpsc::unbounded_channel();
+    let says = |part| SaysItsEnd { part, ended: ending.clone() };
+    let stops = (stopping.clone(), admin_stopping);
     let (control, admin) =
-        control::start(setup, admin_listener, health, stopping.clone(), admin_stopping)?;
+        control::start(setup, admin_listener, health, stops, (says("replay"), says("admin")))?;
     let mut threads = Vec::new();
     for (number, listener) in sockets.into_iter().enumerate() {
         threads.push(worker::start(worker::Setup {
@@ -200,10 +205,12 @@ async fn start(
             counters: counters.worker(routes.places()),
             stop: stopping.clone(),
             drain: config.drain,
+            says_its_end: says("a worker"),
         })?);
     }
     announce(address, admin_address)?;
-    Ok(Parts { store, stop, stop_admin, workers: threads, control, admin, drain: config.drain })
+    let (workers, drain) = (threads, config.drain);
+    Ok(Parts { store, stop, stop_admin, workers, control, admin, ended, drain })
 }
 
 /// One line for each address: whoever started us with port 0 reads it here.
@@ -265,21 +272,14 @@ fn cores() -> usize {
 }
 
 /// Until a signal (`Ok`), or until a part ends unasked.
-async fn wait(parts: &Parts) -> Result<Result<(), ServerError>, ServerError> {
+async fn wait(parts: &mut Parts) -> Result<Result<(), ServerError>, ServerError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = async {
-        loop {
-            tokio::time::sleep(PARTS_LOOK).await;
-            if parts.workers.iter().any(JoinHandle::is_finished) {
-                return "a worker";
-            }
-            if parts.control.is_finished() {
-                return "replay";
-            }
-            if parts.admin.is_finished() {
-                return "admin";
-            }
+        match parts.ended.recv().await {
+            Some(part) => part,
+            // Each thread has one of the senders, and says its name before it goes.
+            None => std::future::pending().await,
         }
     };
     let mut failed = parts.store.failed();
@@ -300,7 +300,18 @@ async fn wait(parts: &Parts) -> Result<Result<(), ServerError>, ServerError> {
 /// Longest time for the store's last words.
 const CLOSING: Duration = Duration::from_secs(5);
 
-const PARTS_LOOK: Duration = Duration::from_millis(250);
+/// Says that a thread has ended, however it came to that.
+struct SaysItsEnd {
+    part: &'static str,
+    ended: mpsc::UnboundedSender<&'static str>,
+}
+
+impl Drop for SaysItsEnd {
+    fn drop(&mut self) {
+        // Nobody listens any more when it was asked to end.
+        self.ended.send(self.part).ok();
+    }
+}
 
 /// No new entries, no new connections; what is in flight finishes until the deadline; admin ends last.
 async fn drain(parts: Parts) {

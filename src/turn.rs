@@ -3,6 +3,8 @@
 //!
 //! Nothing is held back for longer: a turn ends before its thread waits, and after so many sends or looks at sockets. What
 //! is large leaves at once, and so does everything on a thread that has no turns.
+//!
+//! A worker reads the clock once for all that it does with what has come ([`now`]).
 
 mod gathered;
 
@@ -10,6 +12,8 @@ use std::{
     cell::{Cell, RefCell},
     sync::Arc,
 };
+
+use tokio::time::Instant;
 
 pub use self::gathered::Gathered;
 
@@ -26,6 +30,8 @@ struct Turn {
     looks: Cell<u32>,
     /// Rooms that what is gathered is put into: an idle connection has none.
     rooms: RefCell<Vec<Vec<u8>>>,
+    /// What the clock said, as long as that is near enough.
+    now: Cell<Option<Instant>>,
 }
 
 thread_local! {
@@ -36,6 +42,7 @@ thread_local! {
             waiting: RefCell::new(Vec::new()),
             looks: Cell::new(0),
             rooms: RefCell::new(Vec::new()),
+            now: Cell::new(None),
         }
     };
 }
@@ -50,8 +57,30 @@ pub fn begin() {
     TURN.with(|turn| turn.has_end.set(true));
 }
 
+/// What the clock said when it was asked first since the last bytes came, or since the thread waited last. So it is behind
+/// by what a worker has computed since then and no more: microseconds for a request that passes through. Never for what
+/// may compute for long. A thread without turns asks the clock each time.
+pub fn now() -> Instant {
+    TURN.with(|turn| {
+        if let Some(now) = turn.now.get() {
+            return now;
+        }
+        let now = Instant::now();
+        if turn.has_end.get() {
+            turn.now.set(Some(now));
+        }
+        now
+    })
+}
+
+/// Bytes came, or another time began for other reasons: the clock is asked anew.
+pub fn time_passes() {
+    TURN.with(|turn| turn.now.set(None));
+}
+
 /// All that was gathered leaves.
 pub fn end() {
+    time_passes();
     // The list goes back: its room is needed again in the next turn.
     let mut leaving = TURN.with(|turn| turn.waiting.take());
     if leaving.is_empty() {
@@ -110,7 +139,7 @@ fn wait_for_end(one: Arc<dyn Leaves>) {
 mod tests {
     use std::{
         future::poll_fn,
-        io::{IoSlice, Read},
+        io::{IoSlice, Read, Write},
         net,
         task::{Context, Poll, Waker},
     };
@@ -277,6 +306,30 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.store(true, std::sync::atomic::Ordering::SeqCst);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_is_asked_once_until_something_comes_or_the_turn_ends() {
+        const MS: std::time::Duration = std::time::Duration::from_millis(1);
+        let start = Instant::now();
+        tokio::time::advance(MS).await;
+        assert_eq!(now() - start, MS, "without turns it is always asked");
+        tokio::time::advance(MS).await;
+        assert_eq!(now() - start, 2 * MS);
+        let (near, mut far) = connected().await;
+        assert_eq!(now() - start, 2 * MS);
+        tokio::time::advance(MS).await;
+        assert_eq!(now() - start, 2 * MS, "nothing has come");
+        end();
+        assert_eq!(now() - start, 3 * MS, "another turn, though nothing had to leave");
+        tokio::time::advance(MS).await;
+        let mut room = [0; 8];
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        assert_eq!(now() - start, 3 * MS, "a look that finds nothing");
+        far.write_all(b"news").unwrap();
+        poll_fn(|cx| near.poll_read(cx, &mut ReadBuf::new(&mut room))).await.unwrap();
+        assert!(now() - start >= 4 * MS, "something has come");
     }
 
     /// A thread without turns has nobody who would send.

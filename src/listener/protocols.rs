@@ -21,7 +21,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::AsyncWrite, time::Sleep};
 
 use super::{drain::Inside, socket::Watched, spawn};
-use crate::config::{Limits, ListenConfig};
+use crate::{
+    config::{Limits, ListenConfig},
+    turn,
+};
 
 /// The settings of one worker's connections.
 pub(super) struct Protocols {
@@ -54,7 +57,7 @@ impl Protocols {
         }
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
-            .timer(TokioTimer::new())
+            .timer(TurnTimer(TokioTimer::new()))
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_concurrent_streams(STREAMS)
             .keep_alive_interval(head_timeout)
@@ -191,6 +194,29 @@ const SMALLEST_BUFFER: usize = 8192;
 const HYPERS_OWN_MOST_FIELDS: usize = 100;
 /// HTTP/2 streams of one connection at once.
 const STREAMS: u32 = 100;
+
+/// hyper asks the clock for each frame of HTTP/2 that comes: it is told once for all that came together.
+#[derive(Clone, Debug)]
+struct TurnTimer(TokioTimer);
+
+#[expect(clippy::disallowed_types, reason = "hyper's interface has it; it is made from tokio's")]
+impl hyper::rt::Timer for TurnTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.0.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn now(&self) -> std::time::Instant {
+        turn::now().into()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn hyper::rt::Sleep>>, deadline: std::time::Instant) {
+        self.0.reset(sleep, deadline);
+    }
+}
 
 /// Spawns on this worker's own thread.
 #[derive(Clone, Copy, Debug)]

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{arrival::ClientStream, framing::FramingWatch, presence::Presence, protocols::Speaks};
-use crate::client_body::is_too_slow;
+use crate::{client_body::is_too_slow, turn};
 
 /// The client's connection as bytes, with a limit to how slowly it may take its answer.
 pub(super) struct Socket {
@@ -104,7 +104,7 @@ impl Wait {
     /// Ready when it has lasted too long; it begins with the first of these in a row.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begins = self.since.is_none();
-        let since = *self.since.get_or_insert_with(Instant::now);
+        let since = *self.since.get_or_insert_with(turn::now);
         let long = since + self.long;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(long)));
         if begins {

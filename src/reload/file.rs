@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::time::next_look;
+
 /// See the module.
 pub(super) struct FileWatch {
     path: PathBuf,
@@ -39,7 +41,7 @@ impl FileWatch {
     /// Returns when it has contents that are not known, and did not change any more.
     pub(super) async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            next_look(LOOK_EVERY).await;
             if self.look() {
                 return;
             }

@@ -16,7 +16,7 @@ use futures_util::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use crate::router::Routes;
+use crate::{router::Routes, time::next_moment};
 
 use super::{
     Parts, RunState, Shared,
@@ -163,8 +163,10 @@ impl Work {
         }
         let wake = self.settle_runs(&active, now);
         self.publish(now);
-        let publish = if self.dirty { self.next_publish } else { now + HEARTBEAT };
-        wake.min(publish).min(now + HEARTBEAT).max(now + SHORTEST_WAIT)
+        // With the other looks of this thread.
+        let heartbeat = next_moment(now, HEARTBEAT);
+        let publish = if self.dirty { self.next_publish } else { heartbeat };
+        wake.min(publish).min(heartbeat).max(now + SHORTEST_WAIT)
     }
 
     fn reload_waits(&self) -> bool {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     router::LiveRoutes,
+    time::next_look,
     tls::{Reloaded, server::ServerTls},
 };
 
@@ -14,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Runs until dropped.
 pub(super) async fn keep_fresh(listen: Option<Arc<ServerTls>>, routes: LiveRoutes) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        next_look(LOOK_EVERY).await;
         if let Some(tls) = &listen {
             let of_task = Arc::clone(tls);
             tell(tls.section(), look(move || of_task.look()).await);

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Hidden, certificates, follow, outage};
+use super::{Hidden, SaysItsEnd, certificates, follow, outage};
 use crate::{
     admin::{self, Handles},
     clocks::Clocks,
@@ -49,8 +49,8 @@ pub(super) fn start(
     setup: Setup,
     admin: TcpListener,
     health: Option<TcpListener>,
-    stop: watch::Receiver<bool>,
-    stop_admin: watch::Receiver<bool>,
+    (stop, stop_admin): (watch::Receiver<bool>, watch::Receiver<bool>),
+    (control_ends, admin_ends): (SaysItsEnd, SaysItsEnd),
 ) -> io::Result<(Thread, Thread)> {
     let (replay, replayer) = Replay::new(Parts {
         store: setup.store.clone(),
@@ -68,6 +68,7 @@ pub(super) fn start(
     let watched = clocks.clone();
     let (tls, of_certificates) = (setup.tls.clone(), setup.routes.clone());
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let _says_its_end = control_ends;
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         runtime.block_on(async {
@@ -97,6 +98,7 @@ pub(super) fn start(
     // The admin thread's own reactor must watch them, not that of the thread which bound them.
     let (admin, health) = (admin.into_std()?, health.map(TcpListener::into_std).transpose()?);
     let admin = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let _says_its_end = admin_ends;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(serve_admin(admin, health, handles, setup.admin, stop_admin))
     })?;

@@ -9,6 +9,7 @@ use tokio::{
     sync::watch,
 };
 
+use super::SaysItsEnd;
 use crate::{
     failover::{Current, Shared},
     filter_chain::{ChainConfig, filter_chain},
@@ -30,6 +31,7 @@ pub(super) struct Setup {
     pub(super) stop: watch::Receiver<bool>,
     /// How long connections may go on then.
     pub(super) drain: Duration,
+    pub(super) says_its_end: SaysItsEnd,
 }
 
 /// Time between two looks at connections that were idle for too long.
@@ -44,15 +46,24 @@ pub(super) fn start(setup: Setup) -> io::Result<JoinHandle<io::Result<()>>> {
             .enable_all()
             .on_thread_park(turn::end)
             .build_local(LocalOptions::default())?;
-        let worked = runtime.block_on(work(setup));
+        // A task, for what the runtime itself waits for is woken by way of the kernel: that would be each new connection.
+        let worked = runtime.block_on(async { spawn(work(setup)).await });
         turn::end();
-        worked
+        worked?
     })
 }
 
 async fn work(setup: Setup) -> io::Result<()> {
     let Setup {
-        listener, listening, chain, mut shared, counters, mut stop, drain: deadline, ..
+        listener,
+        listening,
+        chain,
+        mut shared,
+        counters,
+        mut stop,
+        drain: deadline,
+        says_its_end: _says_its_end,
+        ..
     } = setup;
     let listener = TcpListener::from_std(listener)?;
     let drain = Rc::new(Drain::default());
@@ -99,8 +110,8 @@ async fn work(setup: Setup) -> io::Result<()> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "must come behind the tasks whose entries it hands over; ends with the worker"
+    reason = "hand-over must come behind the tasks whose entries it hands over and ends with the worker, which is the other"
 )]
-fn spawn(future: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
+fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> tokio::task::JoinHandle<T> {
     tokio::task::spawn_local(future)
 }

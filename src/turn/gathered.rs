@@ -86,6 +86,7 @@ impl Gathered {
             ready!(stream.poll_read_ready(cx))?;
             let read = self.0.io(Interest::READABLE, room, || stream.try_read_buf(buf));
             if let Some(read) = read {
+                super::time_passes();
                 return Poll::Ready(read.map(drop));
             }
         }

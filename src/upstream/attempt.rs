@@ -20,6 +20,7 @@ use super::{
     route_breaker::{Failure, Trials},
     tries::Resend,
 };
+use crate::turn;
 
 type Answer = Result<Response<AnswerBody>, UpstreamError>;
 
@@ -100,9 +101,9 @@ where
         }
         let limit = if progress.is_sent() { timeout } else { stall };
         let timer = match &mut timer {
-            None => timer.insert(home.timers().until(Instant::now() + limit)),
+            None => timer.insert(home.timers().until(turn::now() + limit)),
             Some(timer) if !sent && progress.is_sent() => {
-                timer.as_mut().reset(Instant::now() + limit);
+                timer.as_mut().reset(turn::now() + limit);
                 timer
             }
             Some(timer) => timer,

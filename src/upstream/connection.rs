@@ -21,7 +21,10 @@ use super::{
     Stream, endpoint::Addresses, fault::Fault, http1, http2, in_flight::InFlight, places::Place,
     request_body::Outgoing,
 };
-use crate::egress::{Permit, Through};
+use crate::{
+    egress::{Permit, Through},
+    turn,
+};
 
 /// See the module. In a box: it changes hands with every exchange.
 pub(super) struct Connection(Box<Open>);
@@ -223,7 +226,7 @@ impl Connection {
 
     /// For how long nobody has used it.
     pub(super) fn idle_for(&self) -> Duration {
-        self.0.idle_since.elapsed()
+        turn::now().saturating_duration_since(self.0.idle_since)
     }
 
     /// The egress proxy it leads through.
@@ -241,7 +244,7 @@ impl Connection {
             // A stream is for one exchange; others begin theirs.
             Exchange::Http1(_) | Exchange::Http2(_) => return false,
         }
-        self.0.idle_since = Instant::now();
+        self.0.idle_since = turn::now();
         self.0.permit = None;
         true
     }

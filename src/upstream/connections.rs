@@ -25,6 +25,7 @@ use super::{
     retry_budget::RetryBudget,
     tries::Resend,
 };
+use crate::time::next_look;
 
 /// One thread's connections to one app. Cheap to clone.
 #[derive(Clone)]
@@ -100,7 +101,7 @@ impl Connections {
     /// The same again and again, until dropped.
     pub(super) async fn keep_reaping(&self) {
         loop {
-            tokio::time::sleep(REAP_EVERY).await;
+            next_look(REAP_EVERY).await;
             self.reap();
         }
     }

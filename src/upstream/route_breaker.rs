@@ -15,7 +15,7 @@ use super::{
     breaker::{Admission, Breaker, Change, Outlook, Switched},
     switches::Switch,
 };
-use crate::time::UnixMillis;
+use crate::{time::UnixMillis, turn};
 
 /// See the module. Requests without a route have one together, without a name.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Upstream {
 
     /// May a request of this route go? An open breaker of either kind refuses it.
     pub(super) fn admit(&self, route: &RouteBreaker) -> Result<Trials, UpstreamError> {
-        let now = Instant::now();
+        let now = turn::now();
         let (admission, switched) = route.breaker.admit(now);
         self.route_switched(route, switched);
         let of_route = is_trial(admission)?;

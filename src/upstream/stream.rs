@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::http1;
-use crate::turn::Gathered;
+use crate::turn::{self, Gathered};
 
 /// What carries the bytes.
 pub enum Stream {
@@ -88,11 +88,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let read = match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Gathered(stream) => stream.0.poll_read(cx, buf),
+            Self::Gathered(stream) => return stream.0.poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if read.is_ready() {
+            turn::time_passes();
         }
+        read
     }
 }
 
