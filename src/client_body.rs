@@ -3,12 +3,16 @@
 use std::{
     future::Future,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use filters::connection_headers::Trailers;
+use filters::{
+    connection_headers::Trailers,
+    peer::{Client, FromClient},
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -48,16 +52,24 @@ pub fn is_too_slow(bytes: u64, waited: Duration, rate: u64) -> bool {
 const UNJUDGED: Duration = Duration::from_secs(5);
 
 /// A body that can tell whether its client is still there.
-pub trait FromClient {
+pub trait TellsPresence {
     /// `None` where hyper tells it by itself.
     fn presence(&self) -> Option<&Presence>;
+}
+
+/// What is the same for all bodies of one connection.
+#[derive(Debug)]
+pub struct Sender {
+    pub client: Client,
+    pub limits: BodyLimits,
 }
 
 /// See the module.
 pub struct ReceivedBody {
     incoming: Incoming,
+    sender: Rc<Sender>,
     presence: Option<Presence>,
-    limits: BodyLimits,
+    id_is_new: bool,
     length: u64,
     /// Made only when the body is waited for.
     timer: Option<Pin<Box<Sleep>>>,
@@ -65,28 +77,36 @@ pub struct ReceivedBody {
 }
 
 impl ReceivedBody {
-    pub fn new(incoming: Incoming, limits: BodyLimits, presence: Option<Presence>) -> Self {
-        Self { incoming, presence, limits, length: 0, timer: None, waited_since: None }
+    pub fn new(incoming: Incoming, sender: Rc<Sender>, presence: Option<Presence>) -> Self {
+        Self {
+            incoming,
+            sender,
+            presence,
+            id_is_new: false,
+            length: 0,
+            timer: None,
+            waited_since: None,
+        }
     }
 
     /// Its announced length is above the limit: known before a byte is read.
     pub fn is_announced_too_large(&self) -> bool {
-        self.limits.length.is_some_and(|limit| self.incoming.size_hint().lower() > limit)
+        self.sender.limits.length.is_some_and(|limit| self.incoming.size_hint().lower() > limit)
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
         self.waited_since.get_or_insert_with(Instant::now);
         let timer =
-            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limits.idle)));
+            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.sender.limits.idle)));
         timer.as_mut().poll(cx).map(|()| BodyFault::Idle)
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
         if let Some(timer) = self.timer.as_mut() {
-            timer.as_mut().reset(Instant::now() + self.limits.idle);
+            timer.as_mut().reset(Instant::now() + self.sender.limits.idle);
         }
         self.length += frame.data_ref().map_or(0, |data| data.len() as u64);
-        match self.limits.length {
+        match self.sender.limits.length {
             Some(limit) if self.length > limit => Err(BodyFault::TooLarge),
             _ if self.is_slow() => Err(BodyFault::Slow),
             _ => Ok(frame),
@@ -96,17 +116,31 @@ impl ReceivedBody {
     /// One byte before each silence is over would hold a place for ever.
     fn is_slow(&self) -> bool {
         self.waited_since
-            .is_some_and(|since| is_too_slow(self.length, since.elapsed(), self.limits.rate))
+            .is_some_and(|since| is_too_slow(self.length, since.elapsed(), self.sender.limits.rate))
     }
 }
 
 impl FromClient for ReceivedBody {
+    fn client(&self) -> Option<&Client> {
+        Some(&self.sender.client)
+    }
+
+    fn note_new_id(&mut self) {
+        self.id_is_new = true;
+    }
+
+    fn id_is_new(&self) -> bool {
+        self.id_is_new
+    }
+}
+
+impl TellsPresence for ReceivedBody {
     fn presence(&self) -> Option<&Presence> {
         self.presence.as_ref()
     }
 }
 
-impl<B: FromClient> FromClient for Trailers<B> {
+impl<B: TellsPresence> TellsPresence for Trailers<B> {
     fn presence(&self) -> Option<&Presence> {
         self.get_ref().presence()
     }

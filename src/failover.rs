@@ -17,10 +17,14 @@ mod slow;
 mod tunnel;
 mod way_out;
 
-use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use filters::{access_log::AnsweredBy, connection_headers::WantsUpgrade, peer::Trust};
+use filters::{
+    access_log::AnsweredBy,
+    connection_headers::WantsUpgrade,
+    peer::{FromClient, Trust},
+};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
@@ -35,7 +39,7 @@ use self::{
     slow::Slow,
 };
 use crate::{
-    client_body::{BodyFault, FromClient},
+    client_body::{BodyFault, TellsPresence},
     config::Role,
     listener::Drain,
     mode::Modes,
@@ -120,7 +124,7 @@ impl Failover {
     /// answering needs: the filters around it move it.
     pub fn call<B>(self, request: Request<B>) -> Answering
     where
-        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + TellsPresence + Unpin + 'static,
     {
         let mut matched = self.0.shared.routes.find(&request);
         let counting = self.counting(matched.route.as_ref().map_or(0, |route| route.place));
@@ -209,13 +213,14 @@ impl Failover {
         progress: Rc<Progress>,
     ) -> Result<Response<Answer>, Infallible>
     where
-        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         if self.0.shared.role == Role::Standby {
             let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
             return Ok(self.counted(counting, refused(refusal)));
         }
         let (mut head, body) = request.into_parts();
+        let client_ip = way_out::client_ip(&body);
         let body = if body.is_end_stream() {
             progress.set_whole();
             RequestBody::Empty
@@ -235,7 +240,7 @@ impl Failover {
                 return Ok(self.counted(counting, answer));
             }
         };
-        self.leave(outgoing::live_head, &mut head, &matched);
+        self.leave(outgoing::live_head, &mut head, &matched, client_ip);
         let spare = self.spare(&matched, &head, &body);
         let Shared { records, request_id, .. } = &*self.0.shared;
         let recording = Recording::of(records, &matched, request_id, &head, &body);
@@ -303,7 +308,7 @@ impl Failover {
         stands_in: bool,
     ) -> (Response<Answer>, Answered)
     where
-        B: Body<Data = Bytes, Error = BodyFault> + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
     {
         if self.0.shared.role == Role::Standby {
             return refused(Refusal::NobodyToAsk(Certainty::NotSent));
@@ -313,8 +318,8 @@ impl Failover {
             Err(error) => return no_answer(error),
         };
         let client = hyper::upgrade::on(&mut request);
-        let (mut head, _body) = request.into_parts();
-        self.leave(outgoing::head, &mut head, &matched);
+        let (mut head, body) = request.into_parts();
+        self.leave(outgoing::head, &mut head, &matched, way_out::client_ip(&body));
         if !stands_in {
             WantsUpgrade.ask(&mut head.headers);
         }
@@ -344,14 +349,19 @@ impl Failover {
     }
 
     /// Makes the head what leaves, with its way out where the upstream has a pool of egress proxies.
-    fn leave(&self, outgoing: fn(&mut Parts), head: &mut Parts, matched: &Matched) {
+    fn leave(
+        &self,
+        outgoing: fn(&mut Parts),
+        head: &mut Parts,
+        matched: &Matched,
+        client_ip: IpAddr,
+    ) {
         let route = matched.route.as_ref();
         let lane = match route {
             Some(route) => route.egress.as_ref(),
             None => self.connections(matched).upstream().egress.as_ref(),
         };
         let Some(lane) = lane else { return outgoing(head) };
-        let client_ip = way_out::client_ip(head);
         outgoing(head);
         let id = way_out::request_id(head, &self.0.shared.request_id);
         let job = way_out::job(lane, head, &matched.params, client_ip, id);

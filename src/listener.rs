@@ -40,7 +40,7 @@ use self::{
 };
 pub use self::{drain::Drain, presence::Presence};
 use crate::{
-    client_body::{BodyLimits, ReceivedBody},
+    client_body::{BodyLimits, ReceivedBody, Sender},
     config::ListenConfig,
     telemetry::{WorkerCounters, add, subtract},
     tls::server::ServerTls,
@@ -152,9 +152,8 @@ fn begin<S, B>(
         let stream = Box::new(Watched::new(arrived.stream, watch, head_timeout));
         let service = Rc::new(Adapter {
             chain: RefCell::new(chain),
-            client,
+            sender: Rc::new(Sender { client, limits }),
             presence: presence.clone(),
-            limits,
         });
         if let Err(error) = protocols.serve(stream, service, &here).await {
             tracing::debug!(%peer, error = &*error, "connection ended");
@@ -166,9 +165,8 @@ fn begin<S, B>(
 /// hyper's view of the filter chain: each request with what is known of its connection.
 struct Adapter<S> {
     chain: RefCell<S>,
-    client: Client,
+    sender: Rc<Sender>,
     presence: Presence,
-    limits: BodyLimits,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Adapter<S>
@@ -182,9 +180,8 @@ where
     fn call(&self, request: Request<Incoming>) -> S::Future {
         // hyper itself tells of HTTP/2 clients that leave: it drops the request's future.
         let presence = (request.version() < Version::HTTP_2).then(|| self.presence.clone());
-        let mut request =
-            request.map(|incoming| ReceivedBody::new(incoming, self.limits, presence));
-        request.extensions_mut().insert(self.client.clone());
+        let sender = Rc::clone(&self.sender);
+        let request = request.map(|incoming| ReceivedBody::new(incoming, sender, presence));
         self.chain.borrow_mut().call(request)
     }
 }

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use self::client::{Sender, is_forwarded, remove_forwarded};
 use crate::{
-    peer::{Client, Trust},
+    peer::{FromClient, Trust},
     problem::{PROXY_STATUS, Problem, ProxyError},
 };
 
@@ -98,6 +98,7 @@ pub struct Forwarded<S> {
 
 impl<S, B, RB> Service<Request<B>> for Forwarded<S>
 where
+    B: FromClient,
     S: Service<Request<B>, Response = Response<RB>>,
     RB: From<Full<Bytes>>,
 {
@@ -128,8 +129,8 @@ where
 }
 
 impl<S> Forwarded<S> {
-    fn add_client<B>(&mut self, request: &mut Request<B>, has_forwarded: bool) {
-        let Some(client) = request.extensions().get::<Client>() else {
+    fn add_client<B: FromClient>(&mut self, request: &mut Request<B>, has_forwarded: bool) {
+        let Some(client) = request.body().client() else {
             return remove_forwarded(request.headers_mut());
         };
         let (address, over_tls) = (client.address.ip(), client.over_tls);
@@ -270,7 +271,7 @@ mod tests {
         fields: &[(&str, &str)],
     ) -> Result<HeaderMap, Response<Full<Bytes>>> {
         let mut seen = None;
-        let mut service = layer.layer(Inner(|request: Request<()>| {
+        let mut service = layer.layer(Inner(|request: Request<Option<Client>>| {
             seen = Some(request.headers().clone());
             Response::new(Full::<Bytes>::default())
         }));
@@ -278,8 +279,8 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request.extension(Client::new(client.parse().unwrap()));
-        let response = service.call(request.body(()).unwrap()).await.unwrap();
+        let client = Some(Client::new(client.parse().unwrap()));
+        let response = service.call(request.body(client).unwrap()).await.unwrap();
         seen.ok_or(response)
     }
 
@@ -338,18 +339,18 @@ mod tests {
     #[tokio::test]
     async fn tls_is_told() {
         for (address, before) in [("192.0.2.7:1", None), ("10.0.0.9:1", Some("for=1.1.1.1"))] {
-            let mut service = layer().layer(Inner(|request: Request<()>| {
+            let mut service = layer().layer(Inner(|request: Request<Option<Client>>| {
                 assert_eq!(only(request.headers(), "x-forwarded-proto"), "https");
                 let told = request.headers().get("forwarded").map(|told| told.to_str().unwrap());
                 assert_eq!(told.map(|told| told.contains("proto=https")), before.map(|_| true));
                 Response::new(Full::<Bytes>::default())
             }));
             let client = Client { over_tls: true, ..Client::new(address.parse().unwrap()) };
-            let mut request = Request::builder().extension(client);
+            let mut request = Request::builder();
             if let Some(before) = before {
                 request = request.header("forwarded", before);
             }
-            service.call(request.body(()).unwrap()).await.unwrap();
+            service.call(request.body(Some(client)).unwrap()).await.unwrap();
         }
     }
 

@@ -5,12 +5,35 @@ use std::{
     sync::Arc,
 };
 
-use http::Extensions;
 use ipnet::IpNet;
 
 use crate::request_check::FramingVerdict;
 
-/// Where a request came from: the one extension that the listener sets on each request, for each costs allocations.
+/// The body of a request, which knows who sends it: an extension of each request would cost it three allocations.
+pub trait FromClient {
+    fn client(&self) -> Option<&Client>;
+
+    /// The id of the request was made here and for it.
+    fn note_new_id(&mut self);
+
+    /// No other request can have its id yet.
+    fn id_is_new(&self) -> bool;
+}
+
+/// Nobody sent it.
+impl FromClient for () {
+    fn client(&self) -> Option<&Client> {
+        None
+    }
+
+    fn note_new_id(&mut self) {}
+
+    fn id_is_new(&self) -> bool {
+        false
+    }
+}
+
+/// Where a request came from: the same for all of one connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub address: SocketAddr,
@@ -18,14 +41,11 @@ pub struct Client {
     pub over_tls: bool,
     /// What the watch of the connection's raw bytes has to say.
     pub framing: FramingVerdict,
-    /// The id of this request was made here and for it: no other request can have it yet.
-    pub id_is_new: bool,
 }
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        let framing = FramingVerdict::default();
-        Self { address, over_tls: false, framing, id_is_new: false }
+        Self { address, over_tls: false, framing: FramingVerdict::default() }
     }
 }
 
@@ -47,8 +67,8 @@ impl Trust {
     }
 
     /// Whether the request's peer is trusted; one without an address is not.
-    pub(crate) fn covers_peer_of(&self, extensions: &Extensions) -> bool {
-        extensions.get::<Client>().is_some_and(|client| self.covers(client.address.ip()))
+    pub(crate) fn covers_peer_of(&self, body: &impl FromClient) -> bool {
+        body.client().is_some_and(|client| self.covers(client.address.ip()))
     }
 }
 
@@ -70,6 +90,6 @@ mod tests {
             assert_eq!(trust.covers(address.parse().unwrap()), trusted, "{address}");
         }
         assert!(!Trust::default().covers("127.0.0.1".parse().unwrap()));
-        assert!(!trust.covers_peer_of(&Extensions::new()), "no address, no trust");
+        assert!(!trust.covers_peer_of(&()), "no address, no trust");
     }
 }

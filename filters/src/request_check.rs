@@ -21,7 +21,7 @@ use tower_service::Service;
 pub use self::verdict::{FramingFault, FramingVerdict};
 use self::{host::is_host_and_port, settle::settle};
 use crate::{
-    peer::Client,
+    peer::FromClient,
     problem::{Problem, ProxyError},
 };
 
@@ -43,6 +43,7 @@ pub struct RequestCheck<S> {
 
 impl<S, B, RB> Service<Request<B>> for RequestCheck<S>
 where
+    B: FromClient,
     S: Service<Request<B>, Response = Response<RB>>,
     RB: From<Full<Bytes>>,
 {
@@ -127,7 +128,7 @@ impl Refusal {
 }
 
 /// Whether a request may go on.
-pub fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub fn check<B: FromClient>(request: &Request<B>) -> Result<(), Refusal> {
     check_method(request.method())?;
     check_framing(request)?;
     check_target(request)?;
@@ -153,10 +154,10 @@ fn check_method(method: &Method) -> Result<(), Refusal> {
 
 /// RFC 9112 6.1: `Transfer-Encoding` is exactly one field with the value `chunked`, never beside `Content-Length`.
 /// The RFC would let us process some of what is refused here; those behind us may read it differently.
-fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn check_framing<B: FromClient>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     let encoded = headers.contains_key(header::TRANSFER_ENCODING);
-    match request.extensions().get::<Client>().and_then(|client| client.framing.fault()) {
+    match request.body().client().and_then(|client| client.framing.fault()) {
         None => {}
         Some(FramingFault::LengthAndEncoding) => return Err(LENGTH_AND_ENCODING),
         Some(FramingFault::Fragment) => {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     /// The status a request is refused with, 0 if it may go on.
-    fn verdict(request: &Request<()>) -> u16 {
+    fn verdict(request: &Request<impl FromClient>) -> u16 {
         check(request).map_or_else(|refusal| refusal.status.as_u16(), |()| 0)
     }
 
@@ -386,12 +387,11 @@ mod tests {
 
     #[test]
     fn what_the_raw_bytes_showed() {
-        let client = Client::new("192.0.2.1:1".parse().unwrap());
+        let client = crate::peer::Client::new("192.0.2.1:1".parse().unwrap());
         let verdict_of = client.framing.clone();
-        let mut plain = http1("/", &[("host", "a")]);
-        plain.extensions_mut().insert(client.clone());
-        let mut encoded = http1("/", &[("host", "a"), ("transfer-encoding", "chunked")]);
-        encoded.extensions_mut().insert(client);
+        let from = |request: Request<()>| request.map(|()| Some(client.clone()));
+        let plain = from(http1("/", &[("host", "a")]));
+        let encoded = from(http1("/", &[("host", "a"), ("transfer-encoding", "chunked")]));
         assert_eq!((verdict(&plain), verdict(&encoded)), (0, 0));
         verdict_of.report(FramingFault::Lost);
         assert_eq!((verdict(&plain), verdict(&encoded)), (0, 400));

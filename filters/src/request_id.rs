@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::peer::{Client, Trust};
+use crate::peer::{FromClient, Trust};
 
 /// The id of a request. Whoever gives the request another id further in than its header field says sets this extension
 /// on the response, and the client gets that one.
@@ -70,6 +70,7 @@ pub struct RequestIds<S> {
 
 impl<S, B, RB> Service<Request<B>> for RequestIds<S>
 where
+    B: FromClient,
     S: Service<Request<B>, Response = Response<RB>>,
 {
     type Response = S::Response;
@@ -83,14 +84,12 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Settings { header, trust } = &*self.settings;
         let given = valid_id(request.headers(), header)
-            .filter(|_| trust.covers_peer_of(request.extensions()))
+            .filter(|_| trust.covers_peer_of(request.body()))
             .map(|id| RequestId(id.clone()));
         let id = given.unwrap_or_else(|| {
             let id = RequestId::generate();
             request.headers_mut().insert(header, id.0.clone());
-            if let Some(client) = request.extensions_mut().get_mut::<Client>() {
-                client.id_is_new = true;
-            }
+            request.body_mut().note_new_id();
             id
         });
         ResponseFuture {
@@ -158,32 +157,52 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
-    use crate::testing::{Inner, only};
+    use crate::{
+        peer::Client,
+        testing::{Inner, only},
+    };
+
+    /// Who sent it, and whether its id is new.
+    struct Sent(Option<Client>, bool);
+
+    impl FromClient for Sent {
+        fn client(&self) -> Option<&Client> {
+            self.0.as_ref()
+        }
+
+        fn note_new_id(&mut self) {
+            self.1 = true;
+        }
+
+        fn id_is_new(&self) -> bool {
+            self.1
+        }
+    }
 
     const ID: HeaderName = HeaderName::from_static("x-request-id");
 
-    fn request(client: &str, ids: &[&str]) -> Request<()> {
-        let mut request = Request::builder().extension(Client::new(client.parse().unwrap()));
+    fn request(client: &str, ids: &[&str]) -> Request<Sent> {
+        let mut request = Request::builder();
         for id in ids {
             request = request.header(ID, *id);
         }
-        request.body(()).unwrap()
+        request.body(Sent(Some(Client::new(client.parse().unwrap())), false)).unwrap()
     }
 
     /// The id behind the filter, and the one that the client gets. Only one that was made here is said to be new.
-    async fn ids(request: Request<()>) -> (String, String) {
-        let (mut behind, mut is_new) = (String::new(), None);
+    async fn ids(request: Request<Sent>) -> (String, String) {
+        let (mut behind, mut is_new) = (String::new(), false);
         let given = request.headers().get(ID).cloned();
         let trust = Trust::new(["127.0.0.0/8".parse().unwrap()]);
-        let mut service = RequestIdLayer::new(ID, trust).layer(Inner(|request: Request<()>| {
+        let mut service = RequestIdLayer::new(ID, trust).layer(Inner(|request: Request<Sent>| {
             behind = only(request.headers(), "x-request-id").to_owned();
-            is_new = request.extensions().get::<Client>().map(|client| client.id_is_new);
+            is_new = request.body().id_is_new();
             Response::builder().header(ID, "the app's own").body(Full::<Bytes>::default()).unwrap()
         }));
         let response = service.call(request).await.unwrap();
         let answered = only(response.headers(), "x-request-id").to_owned();
         let is_given = given.is_some_and(|given| given == *behind);
-        assert!(is_new.is_none_or(|is_new| is_new != is_given), "{behind}");
+        assert_eq!(is_new, !is_given, "{behind}");
         (behind, answered)
     }
 
@@ -217,12 +236,12 @@ mod tests {
     #[tokio::test]
     async fn the_id_may_be_changed_further_in() {
         let mut service =
-            RequestIdLayer::new(ID, Trust::default()).layer(Inner(|_: Request<()>| {
+            RequestIdLayer::new(ID, Trust::default()).layer(Inner(|_: Request<Sent>| {
                 let mut response = Response::new(Full::<Bytes>::default());
                 response.extensions_mut().insert(RequestId(HeaderValue::from_static("derived")));
                 response
             }));
-        let response = service.call(Request::new(())).await.unwrap();
+        let response = service.call(Request::new(Sent(None, false))).await.unwrap();
         assert_eq!(only(response.headers(), "x-request-id"), "derived");
         assert!(response.headers()["x-request-id"].is_sensitive());
     }

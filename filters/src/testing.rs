@@ -11,6 +11,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
+use crate::peer::{Client, FromClient};
+
 /// The inner service: a closure from request to response.
 #[derive(Clone)]
 pub(crate) struct Inner<F>(pub(crate) F);
@@ -29,6 +31,19 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ready(Ok((self.0)(request)))
+    }
+}
+
+/// The body of a request from somebody: nothing else.
+impl FromClient for Option<Client> {
+    fn client(&self) -> Option<&Client> {
+        self.as_ref()
+    }
+
+    fn note_new_id(&mut self) {}
+
+    fn id_is_new(&self) -> bool {
+        false
     }
 }
 

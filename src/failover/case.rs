@@ -12,7 +12,7 @@ use std::{borrow::Cow, cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 use bytes::Bytes;
 use filters::{
     connection_headers::{InVain, WantsTrailers},
-    peer,
+    peer::FromClient,
     request_id::RequestId,
 };
 use http::{HeaderValue, Request, Response, request::Parts};
@@ -24,7 +24,7 @@ use super::{
     outgoing, refused, way_out,
 };
 use crate::{
-    client_body::{BodyFault, FromClient},
+    client_body::{BodyFault, TellsPresence},
     config::{DedupesBy, Role},
     mode::Mode,
     replay::Live,
@@ -85,12 +85,10 @@ impl Case {
         request: Request<B>,
     ) -> Deciding<Decided>
     where
-        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
+        B: Body<Data = Bytes, Error = BodyFault> + FromClient + TellsPresence + Unpin + 'static,
     {
         let (mut head, body) = request.into_parts();
-        let client = head.extensions.get::<peer::Client>();
-        let client_ip = way_out::address(client);
-        let id_is_new = client.is_some_and(|client| client.id_is_new);
+        let (client_ip, id_is_new) = (way_out::client_ip(&body), body.id_is_new());
         let wants_trailers = head.extensions.get::<WantsTrailers>().copied();
         // What it asked for in vain still speaks against standing in.
         let in_vain = head.extensions.get::<InVain>().copied();

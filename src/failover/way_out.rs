@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use filters::peer;
+use filters::peer::FromClient;
 use http::{HeaderName, request::Parts};
 
 use crate::{
@@ -41,11 +41,7 @@ pub(super) fn request_id<'h>(head: &'h Parts, name: &HeaderName) -> &'h str {
     head.headers.get(name).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
-/// The address of its client.
-pub(super) fn client_ip(head: &Parts) -> IpAddr {
-    address(head.extensions.get())
-}
-
-pub(super) fn address(client: Option<&peer::Client>) -> IpAddr {
-    client.map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip())
+/// The address of whoever sends it.
+pub(super) fn client_ip(body: &impl FromClient) -> IpAddr {
+    body.client().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip())
 }

@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
+use crate::peer::{Client, FromClient};
+
 use super::{names::is_forbidden_trailer, remove_all};
 
 pin_project! {
@@ -28,6 +30,20 @@ pin_project! {
 impl<B> Trailers<B> {
     pub fn get_ref(&self) -> &B {
         &self.inner
+    }
+}
+
+impl<B: FromClient> FromClient for Trailers<B> {
+    fn client(&self) -> Option<&Client> {
+        self.inner.client()
+    }
+
+    fn note_new_id(&mut self) {
+        self.inner.note_new_id();
+    }
+
+    fn id_is_new(&self) -> bool {
+        self.inner.id_is_new()
     }
 }
 
