@@ -1,7 +1,10 @@
 //! Wall-clock time as it is stored and shown: milliseconds since 1970, UTC. Time limits use tokio's clock instead, and so do
 //! looks that are taken again and again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -53,9 +56,14 @@ pub async fn next_look(period: Duration) {
 
 /// When that is, for who asked at `now`.
 pub fn next_moment(now: Instant, period: Duration) -> Instant {
-    thread_local!(static FIRST: Instant = Instant::now());
-    let gone = now.saturating_duration_since(FIRST.with(|first| *first));
-    let over = u64::try_from(gone.as_nanos() % period.as_nanos().max(1)).unwrap_or(0);
+    thread_local!(static FIRST: Cell<Option<Instant>> = const { Cell::new(None) });
+    let first = FIRST.get().unwrap_or_else(|| {
+        FIRST.set(Some(now));
+        now
+    });
+    let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let gone = nanos(now.saturating_duration_since(first));
+    let over = gone % nanos(period).max(1);
     now + period.saturating_sub(Duration::from_nanos(over))
 }
 

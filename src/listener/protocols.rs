@@ -269,7 +269,7 @@ mod tests {
     /// A little more than what makes a connection rest.
     async fn a_while() {
         tokio::time::pause();
-        tokio::time::advance(Duration::from_millis(60)).await;
+        tokio::time::advance(Duration::from_millis(75)).await;
         tokio::time::resume();
         for _ in 0..10 {
             yield_now().await;

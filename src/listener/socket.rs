@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{arrival::ClientStream, framing::FramingWatch, presence::Presence, protocols::Speaks};
-use crate::{client_body::is_too_slow, turn};
+use crate::{client_body::is_too_slow, time::next_moment, turn};
 
 /// The client's connection as bytes, with a limit to how slowly it may take its answer.
 pub(super) struct Socket {
@@ -105,7 +105,7 @@ impl Wait {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begins = self.since.is_none();
         let since = *self.since.get_or_insert_with(turn::now);
-        let long = since + self.long;
+        let long = self.becomes_long(since);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(long)));
         if begins {
             self.is_long = false;
@@ -119,6 +119,16 @@ impl Wait {
             timer.as_mut().reset(since + self.limit);
         }
         Poll::Pending
+    }
+
+    /// Where that is only a look, all connections of a thread are looked at together: each for itself would wake it.
+    fn becomes_long(&self, since: Instant) -> Instant {
+        let long = since + self.long;
+        if self.long < self.limit {
+            next_moment(long, TOGETHER).min(since + self.limit)
+        } else {
+            long
+        }
     }
 
     fn is_long(&self) -> bool {
@@ -135,6 +145,11 @@ impl Socket {
     /// It has not taken all that was said to it.
     pub(super) fn is_behind(&self) -> bool {
         self.write.since.is_some() || self.presence.is_behind()
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = self.presence.poll_end(cx).map_ok(|()| 0);
+        self.bounded(cx, poll).map_ok(drop)
     }
 
     /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
@@ -305,7 +320,12 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let is_handed_over = self.flags.is_handed_over();
+        match &mut self.stream {
+            // HTTP is over, and with it the connection: nobody reads on.
+            ClientStream::Plain(socket) if !is_handed_over => socket.poll_end(cx),
+            stream => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
@@ -377,6 +397,8 @@ const FIRST_READ: usize = 4 << 10;
 /// A connection that is quiet for so long rests: its parser and buffers are let go of until it speaks again. Short enough
 /// that a burst of new connections does not have them all at once; far longer than a busy one is ever quiet.
 const REST: Duration = Duration::from_millis(50);
+/// And a little longer, so that many come to it at once.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// An accepted connection has the options of its listener: one system call less for each.
 pub(super) const ACCEPTED_WITHOUT_DELAY: bool = cfg!(target_os = "linux");
