@@ -3,15 +3,16 @@
 
     benches/capture.py                            64 and 256 connections, five seconds each, three rounds in turns
     benches/capture.py --fill 1000000             with so many entries in the store before it is measured
-    benches/capture.py --busy                     while somebody turns the pages of the entries through the admin API
+    benches/capture.py --busy                     and besides: while pages of entries are asked for 20 times a second, and
+                                                  entries of another app, which is back and takes 20 ms each, are replayed
     benches/capture.py --binary FILE --dir DIR    another binary, another disk
 
 Needs wrk, and for the comparison redis-server and redis-benchmark (Redis Streams, `appendfsync always`). In turns with
 them, in one run: the same server's honest error to the same request on a route that stores nothing, which is what HTTP
 and the filters cost without a store. Look at the ratios; load and server share the machine.
 """
-import argparse, contextlib, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time
-import urllib.request
+import argparse, asyncio, contextlib, json, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading
+import time, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,6 +31,20 @@ app_dedupes = {{ by = "x-request-id", for = "7d" }}
 
 [route.checkout.stand_in]
 accept_if = 'body.currency == "USD" && body.cents > 0 && body.cents <= 5000'
+at_most = {{ open = 10_000_000, open_sum = 1_000_000_000_000, sum_of = "body.cents" }}
+answer = {{ status = 201, json = {{ id = "{{{{ request.id }}}}", status = "accepted" }} }}
+
+[upstream.other]
+endpoints = ["http://{other}"]
+
+[route.orders]
+match = "POST /orders"
+upstream = "other"
+app_dedupes = {{ by = "x-request-id", for = "7d" }}
+replay = {{ trigger = "manual" }}
+
+[route.orders.stand_in]
+accept_if = 'body.cents > 0'
 at_most = {{ open = 10_000_000, open_sum = 1_000_000_000_000, sum_of = "body.cents" }}
 answer = {{ status = 201, json = {{ id = "{{{{ request.id }}}}", status = "accepted" }} }}
 """
@@ -54,6 +69,9 @@ def free():
         return "127.0.0.1:%d" % probe.getsockname()[1]
 
 
+TO_REPLAY = 300_000
+
+
 class App(BaseHTTPRequestHandler):
     """Answers once: an app that was never seen is not stood in for."""
 
@@ -72,9 +90,45 @@ class App(BaseHTTPRequestHandler):
         pass
 
 
-def post(address, path):
-    order = urllib.request.Request(f"http://{address}{path}", BODY.encode(), {"content-type": "application/json"})
+class Slow(asyncio.Protocol):
+    """The other app: answers each request after 20 ms, and says how many there were."""
+
+    answered = 0
+
+    def connection_made(self, transport):
+        self.transport, self.read = transport, b""
+
+    def data_received(self, data):
+        self.read += data
+        while (head := self.read.find(b"\r\n\r\n")) >= 0:
+            length = re.search(rb"\r\ncontent-length: *(\d+)", self.read[: head + 2], re.I)
+            end = head + 4 + int(length[1] if length else 0)
+            if len(self.read) < end:
+                return
+            self.read = self.read[end:]
+            asyncio.get_running_loop().call_later(0.02, self.answer)
+
+    def answer(self):
+        Slow.answered += 1
+        self.transport.write(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
+
+
+def serve_slowly(address):
+    async def serve():
+        host, port = address.split(":")
+        server = await asyncio.get_running_loop().create_server(Slow, host, int(port))
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def post(address, path, body=BODY):
+    order = urllib.request.Request(f"http://{address}{path}", body.encode(), {"content-type": "application/json"})
     return urllib.request.urlopen(order, timeout=30)
+
+
+def admin_post(admin, path, **asked):
+    return json.load(post(admin, f"/api/v1{path}", json.dumps({**asked, "reason": "benchmark"})))
 
 
 def within(seconds, what):
@@ -100,11 +154,13 @@ def process(command, **more):
 
 @contextlib.contextmanager
 def standin(binary, folder):
-    listen, admin = free(), free()
+    listen, admin, other = free(), free(), free()
+    threading.Thread(target=serve_slowly, args=(other,), daemon=True).start()
     app = ThreadingHTTPServer(("127.0.0.1", 0), App)
     threading.Thread(target=app.serve_forever, daemon=True).start()
     config = folder / "standin.toml"
-    config.write_text(CONFIG.format(listen=listen, admin=admin, app="127.0.0.1:%d" % app.server_port, store=folder / "standin.db"))
+    addresses = {"listen": listen, "admin": admin, "other": other, "app": "127.0.0.1:%d" % app.server_port}
+    config.write_text(CONFIG.format(store=folder / "standin.db", **addresses))
     with open(folder / "log", "wb") as log, process([binary, "run", "-c", config], stdout=log, stderr=log) as running:
         within(60, lambda: post(listen, "/checkout"))
         app.socket.close()
@@ -140,12 +196,36 @@ def xadd(port, connections, count):
     return {"rate": float(figures[1]), "p50": float(figures[4]), "p99": float(figures[6]), "max": float(figures[7])}
 
 
-def turn_pages(admin, stop, turned):
-    while not stop.is_set():
-        with urllib.request.urlopen(f"http://{admin}/api/v1/entries?route=checkout&limit=100", timeout=30) as page:
-            page.read()
-        turned.append(1)
-        time.sleep(0.05)
+class Busy:
+    """Pages and a replay, while the load goes on."""
+
+    QUESTIONS = "&search=nobody-has-this", "&route=checkout", "&state=stored", ""
+
+    def __init__(self, admin):
+        self.admin, self.pages, self.replayed, self.seconds = admin, [], 0, 0.0
+
+    def __enter__(self):
+        self.run = admin_post(self.admin, "/replay/runs", route="orders")["id"]
+        time.sleep(2)  # behind its canaries
+        self.stop = threading.Event()
+        self.turns = threading.Thread(target=self.turn)
+        self.before, self.began = Slow.answered, time.monotonic()
+        self.turns.start()
+
+    def __exit__(self, *_):
+        self.replayed += Slow.answered - self.before
+        self.seconds += time.monotonic() - self.began
+        self.stop.set()
+        self.turns.join()
+        admin_post(self.admin, f"/replay/runs/{self.run}/stop")
+        time.sleep(0.5)
+
+    def turn(self):
+        while not self.stop.wait(0.05):
+            question, began = self.QUESTIONS[len(self.pages) % len(self.QUESTIONS)], time.monotonic()
+            with urllib.request.urlopen(f"http://{self.admin}/api/v1/entries?limit=100{question}", timeout=30) as page:
+                page.read()
+            self.pages.append((time.monotonic() - began) * 1e3)
 
 
 def written_by(pid):
@@ -169,40 +249,53 @@ def main():
         script = folder / "post.lua"
         script.write_text(SCRIPT)
         with standin(arguments.binary, folder) as (listen, admin, running), redis(folder / "redis") as port:
-            left = arguments.fill
-            while left > 0:
-                left -= wrk(script, listen, "/checkout", 256, 5)["count"]
-            stop, turned = threading.Event(), []
+            busy, left = Busy(admin), arguments.fill
             if arguments.busy:
-                threading.Thread(target=turn_pages, args=(admin, stop, turned), daemon=True).start()
-            print("connections |  ceiling/s | stand-ins/s | of ceiling |    redis/s | of redis | p50 ms | p99 ms | longest ms")
+                post(listen, "/orders")
+                admin_post(admin, "/mode", route="orders", mode="forced", **{"for": "12h"})
+                left = max(left, TO_REPLAY)
+            while left > 0:
+                filled = wrk(script, listen, "/orders" if arguments.busy else "/checkout", 256, 5)
+                if filled["bad"]:
+                    sys.exit(f"not all were stood in for: {filled}")
+                left -= filled["count"]
+            print("connections |  ceiling/s | stand-ins/s | of ceiling |    redis/s | of redis | p50 ms | p99 ms | longest ms | busy")
             for connections in map(int, arguments.connections.split(",")):
-                ceiling, ours, theirs = [], [], []
+                ceiling, ours, theirs, beside_it = [], [], [], []
                 before = written_by(running.pid)
                 for _ in range(arguments.rounds):
                     ceiling.append(wrk(script, listen, "/nothing-is-stored", connections, arguments.seconds)["rate"])
                     ours.append(wrk(script, listen, "/checkout", connections, arguments.seconds))
+                    if arguments.busy:
+                        with busy:
+                            beside_it.append(wrk(script, listen, "/checkout", connections, arguments.seconds))
                     if port:
                         count = int(ours[-1]["rate"] * arguments.seconds)
                         theirs.append(xadd(port, connections, count)["rate"])
-                if any(round["bad"] for round in ours):
-                    sys.exit(f"not all were stood in for: {ours}")
+                if any(round["bad"] for round in ours + beside_it):
+                    sys.exit(f"not all were stood in for: {ours} {beside_it}")
                 written = written_by(running.pid) - before
-                if written < 1024 * sum(round["count"] for round in ours):
+                if written < 1024 * sum(round["count"] for round in ours + beside_it):
                     sys.exit(f"only {written} bytes reached the disk: is {folder} one?")
                 middle = statistics.median
                 top, rate = middle(ceiling), middle(round["rate"] for round in ours)
                 beside = middle(theirs) if theirs else float("nan")
                 p50, p99 = (middle(round[name] for round in ours) for name in ("p50", "p99"))
                 longest = max(round["max"] for round in ours)
+                halves = [one["rate"] / two["rate"] for one, two in zip(beside_it, ours)]
+                share = f"{middle(halves):.2f} of it" if halves else ""
                 print(
                     f"{connections:11} | {top:10.0f} | {rate:11.0f} | {rate / top:10.2f} | {beside:10.0f} | "
-                    f"{rate / beside:8.2f} | {p50:6.2f} | {p99:6.2f} | {longest:10.1f}",
+                    f"{rate / beside:8.2f} | {p50:6.2f} | {p99:6.2f} | {longest:10.1f} | {share}",
                     flush=True,
                 )
-            stop.set()
             if arguments.busy:
-                print(f"{len(turned)} pages were turned meanwhile")
+                if not busy.replayed:
+                    sys.exit("nothing was replayed meanwhile")
+                print(
+                    f"busy: {busy.replayed / busy.seconds:.0f} replays a second; {len(busy.pages)} pages, "
+                    f"median {statistics.median(busy.pages):.1f} ms, longest {max(busy.pages):.1f} ms"
+                )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

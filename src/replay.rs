@@ -11,6 +11,7 @@ mod delivery;
 mod expired;
 mod lane;
 mod live;
+mod load;
 mod order;
 mod orphans;
 mod pace;

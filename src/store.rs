@@ -552,6 +552,11 @@ impl Store {
         self.shared().index().open_in(scope)
     }
 
+    /// How many entries were ever taken. No IO.
+    pub fn taken(&self) -> u64 {
+        self.shared().index().last().cast_unsigned()
+    }
+
     /// Claims one entry: `stored → leased`. None if somebody else has it, or it moved. No IO.
     pub fn lease(&self, seq: Seq) -> Option<Lease> {
         let fence = self.shared().index().lease(seq)?;

@@ -149,6 +149,7 @@ impl Work {
         let of_route = lane.routes[place].route.config.replay.pace.get();
         let room = lane
             .gate_of(place, now)?
+            .min(self.load.room()?)
             .min(of_route.saturating_sub(lane.routes[place].in_flight))
             .min(MOST_IN_FLIGHT.saturating_sub(self.in_flight()));
         if room == 0 {
@@ -158,6 +159,7 @@ impl Work {
             let Some(lease) = self.parts.store.lease(seq) else { continue };
             let lane = &mut self.lanes[index];
             let ticket = lane.begin(place, now);
+            self.load.begin();
             let delivery = Rc::clone(&self.delivery);
             let (connections, go) = (lane.connections.clone(), Arc::clone(&run.go));
             let id = run.id.clone();

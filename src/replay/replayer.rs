@@ -24,6 +24,7 @@ use super::{
     delivery::{CameTo, Delivery, Done},
     expired::hold_expired,
     lane::Lane,
+    load::Load,
     orphans::hold_orphans,
     pace::Ticket,
     standing::remember,
@@ -69,6 +70,8 @@ pub(super) struct Work {
     /// Routes that a reload brought are taken up when what is in flight has ended.
     pub routes: watch::Receiver<Arc<Routes>>,
     pub chance: Chance,
+    /// How many captures the store takes meanwhile.
+    pub load: Load,
     /// Where the next pass begins, so that no route or upstream is always first.
     pub turn: usize,
     pub last_pass: Instant,
@@ -113,6 +116,7 @@ impl Work {
             mode_changes: parts.modes.changes(),
             routes: parts.routes.changes(),
             chance: Chance::seeded(other_seed),
+            load: Load::new(processors(), now),
             turn: 0,
             last_pass: now,
             next_sample: now,
@@ -147,6 +151,7 @@ impl Work {
         self.store_changes.borrow_and_update();
         self.last_pass = now;
         self.turn = self.turn.wrapping_add(1);
+        self.load.look(self.parts.store.taken(), now);
         self.take_up_routes();
         self.lanes.iter_mut().for_each(|lane| lane.look(now));
         self.sample(now);
@@ -292,6 +297,11 @@ fn lanes(parts: &Parts) -> Vec<Lane> {
     let routes = parts.routes.now();
     let upstreams = routes.upstreams.iter();
     upstreams.map(|it| Lane::new(Arc::clone(it), &routes.all, MOST_IN_FLIGHT)).collect()
+}
+
+/// What this process may use of the machine.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Ready when any upstream's condition changes.
