@@ -205,8 +205,10 @@ impl ProxyError {
 fn push_structured_string(to: &mut String, text: &str) {
     to.push('"');
     // Most have nothing to be replaced.
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if text.len() <= LONGEST_DETAILS && text.as_bytes().iter().all(is_plain) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    // Without an early end: it is looked through in blocks.
+    let all_plain = || text.bytes().fold(true, |plain, byte| plain & is_plain(byte));
+    if text.len() <= LONGEST_DETAILS && all_plain() {
         to.push_str(text);
         to.push('"');
         return;

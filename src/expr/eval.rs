@@ -21,25 +21,38 @@ impl Node {
         self.run(scope, &mut Vec::new())
     }
 
+    /// What most operands are needs no step of its own.
+    #[inline]
+    fn operand<'a>(&'a self, scope: &'a Scope<'_>, locals: &mut Vec<Val<'a>>) -> Evaluated<'a> {
+        match self {
+            Self::Constant(constant) => scope.spend(1).map(|()| constant.value()),
+            Self::Root(root) => scope.spend(1).and_then(|()| scope.root(*root)),
+            _ => self.run(scope, locals),
+        }
+    }
+
     fn run<'a>(&'a self, scope: &'a Scope<'_>, locals: &mut Vec<Val<'a>>) -> Evaluated<'a> {
         scope.spend(1)?;
         // What most rules are made of: in a small function, for it is run at each step.
         match self {
             Self::Constant(constant) => Ok(constant.value()),
             Self::Root(root) => scope.root(*root),
-            Self::Field(of, name) => {
-                let value = of.run(scope, locals)?.field(name)?;
-                value.ok_or_else(|| Fault::NoField(name.clone()))
-            }
+            Self::Field(of, name) => match of.operand(scope, locals)?.field(name) {
+                Ok(Some(value)) => Ok(value),
+                Ok(None) => Err(Fault::NoField(name.clone())),
+                Err(fault) => Err(fault),
+            },
             Self::And(two) => logical(two, false, scope, locals),
             Self::Or(two) => logical(two, true, scope, locals),
             Self::Equal(two, wanted) => {
-                let [one, two] = both(two, scope, locals)?;
+                let one = two[0].operand(scope, locals)?;
+                let two = two[1].operand(scope, locals)?;
                 scope.spend(one.weight().min(two.weight()))?;
                 Ok(Val::Bool(one.equals(&two)? == *wanted))
             }
             Self::Compare(comparison, two) => {
-                let [one, two] = both(two, scope, locals)?;
+                let one = two[0].operand(scope, locals)?;
+                let two = two[1].operand(scope, locals)?;
                 Ok(Val::Bool(comparison.holds(one.compare(&two)?)))
             }
             _ => self.run_rest(scope, locals),

@@ -207,23 +207,25 @@ fn name_of(name: &str) -> Option<Named> {
 
 /// Whether the last three letters and digits are those of anything that is looked for.
 fn ends_like_one(name: &[u8]) -> bool {
-    let [first, middle, last] = match *name {
-        // Most end with them.
-        [.., first, middle, last]
-            if first.is_ascii_alphanumeric()
-                && middle.is_ascii_alphanumeric()
-                && last.is_ascii_alphanumeric() =>
-        {
-            [first, middle, last]
+    if let [.., first, middle, last] = *name {
+        let end = [first, middle, last];
+        if is_such_an_end(end) {
+            return true;
         }
-        _ => {
-            let mut backwards = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
-            let mut next = || backwards.next().copied().unwrap_or_default();
-            let (last, middle, first) = (next(), next(), next());
-            [first, middle, last]
+        // Most end with letters or digits.
+        if end.iter().all(u8::is_ascii_alphanumeric) {
+            return false;
         }
-    };
-    let end = as_number([first, middle, last].map(|byte| byte.to_ascii_lowercase()));
+    }
+    let mut backwards = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
+    let mut next = || backwards.next().copied().unwrap_or_default();
+    let (last, middle, first) = (next(), next(), next());
+    is_such_an_end([first, middle, last])
+}
+
+/// In whatever case. What is neither letter nor digit may be taken for one: then more is looked at.
+fn is_such_an_end(end: [u8; 3]) -> bool {
+    let end = as_number(end) | 0x20_2020;
     ENDS[place_of(end)] == end
 }
 

@@ -18,7 +18,7 @@ impl Case {
         &mut self,
         who: &Identified,
         mut cause: Cause,
-        mut attempt: Option<Attempt>,
+        attempt: Option<Attempt>,
     ) -> Result<Option<Decided>, Refusal> {
         if self.failover.0.shared.modes.of(&self.route.name) == Mode::PassThrough {
             return Ok(None);
@@ -38,16 +38,7 @@ impl Case {
                 let answered = self.hold_unless_heard(&entry).await;
                 let response = StandIn::response(entry.kept(answer), Some(&cause));
                 if let Some(attempt) = attempt {
-                    self.failover.0.late.follow(late_answer::Waiting {
-                        attempt,
-                        entry,
-                        route: Arc::clone(&self.route),
-                        store: stand_in.store().clone(),
-                        connections: self.connections().clone(),
-                        counters: Arc::clone(&self.failover.0.counters),
-                        places: std::mem::take(&mut self.places),
-                        _copy: self.copy.clone(),
-                    });
+                    self.follow(attempt, entry);
                 }
                 Ok(Some((response, answered)))
             }
@@ -56,30 +47,49 @@ impl Case {
             }
             Ok(StoodIn::Conflict) => Err(Refusal::KeyReused),
             Ok(StoodIn::DeclinedBefore) => Err(Refusal::DeclinedBefore),
-            Err(no) => {
-                tracing::debug!(route = &*self.route.name, %no, "not stood in for");
-                // The app may have answered while standin looked: its answer is better than an error.
-                let meanwhile = match attempt.as_mut() {
-                    Some(attempt) => Box::pin(attempt.answered_meanwhile()).await,
-                    None => None,
-                };
-                match meanwhile {
-                    Some(Ok(mut response)) => {
-                        // In boxes, here and below: hardly any request comes here.
-                        self.hear_veto(&mut response).await;
-                        Ok(Some(Box::pin(self.answered(who, response)).await))
-                    }
-                    // An error is not "not stored": after a restart the entry may be there, and be replayed.
-                    _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
-                        Err(Refusal::StoreFailed)
-                    }
-                    // The app's no takes back no promise.
-                    _ if matches!(no, NotStoodIn::Vetoed) => {
-                        Box::pin(self.promised_before(who)).await
-                    }
-                    _ => Ok(None),
-                }
+            // In a box: where one stands in, hardly any request comes here.
+            Err(no) => Box::pin(self.not_stood_in(who, no, attempt)).await,
+        }
+    }
+
+    /// The exchange that timed out runs on, and may still close its entry.
+    fn follow(&mut self, attempt: Attempt, entry: Durable) {
+        self.failover.0.late.follow(late_answer::Waiting {
+            attempt,
+            entry,
+            route: Arc::clone(&self.route),
+            store: self.stand_in().store().clone(),
+            connections: self.connections().clone(),
+            counters: Arc::clone(&self.failover.0.counters),
+            places: std::mem::take(&mut self.places),
+            _copy: self.copy.clone(),
+        });
+    }
+
+    async fn not_stood_in(
+        &mut self,
+        who: &Identified,
+        no: NotStoodIn,
+        mut attempt: Option<Attempt>,
+    ) -> Result<Option<Decided>, Refusal> {
+        tracing::debug!(route = &*self.route.name, %no, "not stood in for");
+        // The app may have answered while standin looked: its answer is better than an error.
+        let meanwhile = match attempt.as_mut() {
+            Some(attempt) => attempt.answered_meanwhile().await,
+            None => None,
+        };
+        match meanwhile {
+            Some(Ok(mut response)) => {
+                self.hear_veto(&mut response).await;
+                Ok(Some(self.answered(who, response).await))
             }
+            // An error is not "not stored": after a restart the entry may be there, and be replayed.
+            _ if matches!(no, NotStoodIn::Store(StoreError::Failed(_))) => {
+                Err(Refusal::StoreFailed)
+            }
+            // The app's no takes back no promise.
+            _ if matches!(no, NotStoodIn::Vetoed) => self.promised_before(who).await,
+            _ => Ok(None),
         }
     }
 
