@@ -24,6 +24,7 @@ store = {{ path = "{store}", max_bytes = "100GiB" }}
 
 [upstream.app]
 endpoints = ["http://{app}"]
+default = true
 
 [route.checkout]
 match = "POST /checkout"
