@@ -164,8 +164,9 @@ def standin(binary, folder):
     config.write_text(CONFIG.format(store=folder / "standin.db", **addresses))
     with open(folder / "log", "wb") as log, process([binary, "run", "-c", config], stdout=log, stderr=log) as running:
         within(60, lambda: post(listen, "/checkout"))
-        app.socket.close()
-        threading.Thread(target=app.shutdown, daemon=True).start()
+        # In this order: a socket that is closed while its thread waits on it goes on listening for a while.
+        app.shutdown()
+        app.server_close()
         within(60, lambda: post(listen, "/checkout"))
         yield listen, admin, running
 

@@ -481,3 +481,21 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     replaced.extend_from_slice(rest);
     replaced
 }
+
+/// A connection that is closed while its client still sends is reset, and a reset may take away what was not read yet
+/// (RFC 9112 9.6): the end of the answer is told before.
+#[tokio::test]
+async fn who_still_sends_hears_the_answer_and_its_end() {
+    use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::TcpStream};
+    let standin = Standin::start(&config(Origin::start([]).await.address(), 3)).await;
+    let both = "POST /orders HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n";
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(standin.address()).await.unwrap();
+        // More than is read before it is refused.
+        let sent = [both.as_bytes(), &[b'x'; 256 << 10]].concat();
+        client.write_all(&sent).await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&heard));
+    }
+}

@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     sync::{
@@ -34,8 +33,6 @@ struct Inner {
     stream: Gathered,
     /// A read or a write has met the reset; the kernel tells an error only once.
     reset: AtomicBool,
-    /// All is said: as soon as nobody has the stream any more it closes, and that tells the client.
-    ends: AtomicBool,
     notes: Mutex<Vec<Note>>,
 }
 
@@ -45,8 +42,7 @@ type Note = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Presence {
     pub(super) fn new(stream: TcpStream) -> Self {
         let stream = Gathered::new(stream);
-        let (reset, ends) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Inner { stream, reset, ends, notes: Mutex::default() }))
+        Self(Arc::new(Inner { stream, reset: AtomicBool::new(false), notes: Mutex::default() }))
     }
 
     /// The client has reset the connection: no answer reaches it any more. May be late by one turn of the runtime.
@@ -73,15 +69,10 @@ impl Presence {
         room
     }
 
-    /// To be called when all answers are written and the connection is at its end. Where word was left it waits, not for
+    /// To be called when all answers are written and the connection is shut down. Where word was left it waits, not for
     /// long, until the client has acknowledged the answers or refused them, and does then what was asked for.
-    pub(super) async fn settle(self) {
+    pub(super) async fn settle(&self) {
         let notes = std::mem::take(&mut *self.notes());
-        let closes_now = notes.is_empty() && Arc::strong_count(&self.0) == 1;
-        if self.0.ends.load(Ordering::Relaxed) && !closes_now {
-            // Somebody may have the stream for long, and the client is to know that all is said.
-            poll_fn(|cx| self.poll_shutdown(cx)).await.ok();
-        }
         if notes.is_empty() || !self.refuses().await {
             return;
         }
@@ -144,13 +135,6 @@ impl Presence {
         self.0.stream.unsent() > 0 || self.0.stream.is_behind()
     }
 
-    /// Ready when all has left that was to be said. The connection is to close now, which saves a system call that says so;
-    /// where it cannot close yet, [`Self::settle`] says it.
-    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.ends.store(true, Ordering::Relaxed);
-        self.0.stream.poll_all_left(cx).map(|left| self.noted(left))
-    }
-
     /// Says all: the other direction stays open.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.stream.poll_shutdown(cx).map(|shut| self.noted(shut))
@@ -184,6 +168,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -222,14 +208,14 @@ mod tests {
     }
 
     /// Leaves word, answers, shuts down; whether what was asked for is done then.
-    async fn is_missed(presence: Presence) -> bool {
+    async fn is_missed(presence: &Presence) -> bool {
         let done = Arc::new(AtomicBool::new(false));
         let note = Arc::clone(&done);
         assert!(
             presence.if_it_has_left(Box::pin(async move { note.store(true, Ordering::SeqCst) }))
         );
-        write(&presence, b"answer").await;
-        poll_fn(|cx| presence.poll_end(cx)).await.ok();
+        write(presence, b"answer").await;
+        poll_fn(|cx| presence.poll_shutdown(cx)).await.ok();
         presence.settle().await;
         done.load(Ordering::SeqCst)
     }
@@ -242,7 +228,7 @@ mod tests {
         assert!(read(&presence).await.is_empty());
         has_said_all(&presence).await;
         assert!(!presence.is_reset());
-        assert!(is_missed(presence).await);
+        assert!(is_missed(&presence).await);
     }
 
     #[tokio::test]
@@ -254,43 +240,11 @@ mod tests {
         has_said_all(&presence).await;
         // Acknowledged by its kernel: nobody waits until it reads.
         let started = Instant::now();
-        assert!(!is_missed(presence).await);
+        assert!(!is_missed(&presence).await);
         assert!(started.elapsed() < REFUSAL);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "answer");
-    }
-
-    /// What a client hears until the stream ends.
-    async fn heard(mut client: TcpStream) -> String {
-        let mut heard = String::new();
-        client.read_to_string(&mut heard).await.unwrap();
-        heard
-    }
-
-    #[tokio::test]
-    async fn its_end_is_told_also_while_somebody_has_it_still() {
-        for is_kept in [false, true] {
-            let (presence, client) = connected().await;
-            let kept = is_kept.then(|| presence.clone());
-            write(&presence, b"all").await;
-            poll_fn(|cx| presence.poll_end(cx)).await.unwrap();
-            presence.settle().await;
-            assert_eq!(heard(client).await, "all");
-            // Of one that is kept the other direction is open.
-            assert!(kept.is_none_or(|kept| !kept.is_reset()));
-        }
-    }
-
-    #[tokio::test]
-    async fn one_that_became_a_tunnel_is_not_ended() {
-        let (presence, mut client) = connected().await;
-        let tunnel = presence.clone();
-        presence.settle().await;
-        write(&tunnel, b"more").await;
-        let mut more = [0; 4];
-        client.read_exact(&mut more).await.unwrap();
-        assert_eq!(&more, b"more");
     }
 
     #[tokio::test]

@@ -147,11 +147,6 @@ impl Socket {
         self.write.since.is_some() || self.presence.is_behind()
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = self.presence.poll_end(cx).map_ok(|()| 0);
-        self.bounded(cx, poll).map_ok(drop)
-    }
-
     /// A write that waits for too long is an error: the client takes nothing, or next to nothing.
     fn bounded(
         &mut self,
@@ -320,12 +315,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_handed_over = self.flags.is_handed_over();
-        match &mut self.stream {
-            // HTTP is over, and with it the connection: nobody reads on.
-            ClientStream::Plain(socket) if !is_handed_over => socket.poll_end(cx),
-            stream => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
