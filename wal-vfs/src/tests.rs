@@ -1,6 +1,6 @@
 //! With SQLite itself: real files, and other connections that know nothing of us.
 
-use std::path::Path;
+use std::{cell::RefCell, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -129,4 +129,29 @@ fn what_was_rolled_back_does_not_come_back() {
     insert(&mut other, 5);
     insert(&mut connection, 5);
     assert_eq!(count(&other), 20);
+}
+
+/// A thread drops what it keeps in an order that nobody chooses: what is put together may be gone before the connection is.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the end of a thread is what is tested; it is awaited"
+)]
+fn a_connection_may_outlive_what_its_thread_keeps() {
+    thread_local!(static KEPT: RefCell<Option<Connection>> = const { RefCell::new(None) });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let thread = {
+        let path = path.clone();
+        std::thread::spawn(move || {
+            // Asked first, so dropped last.
+            KEPT.with_borrow_mut(|kept| *kept = None);
+            let mut connection = open(&path, "FULL");
+            insert(&mut connection, 20);
+            KEPT.set(Some(connection));
+        })
+    };
+    thread.join().unwrap();
+    assert!(!path.with_file_name("db-wal").exists(), "it was closed: its log is in the file");
+    assert_eq!(count(&Connection::open(&path).unwrap()), 20);
 }
