@@ -82,6 +82,18 @@ pub struct Hook {
     /// What goes wrong with the next writes.
     #[cfg(test)]
     faults: Arc<std::sync::Mutex<std::collections::VecDeque<Fault>>>,
+    #[cfg(test)]
+    pub(crate) load: Arc<SeemingLoad>,
+}
+
+/// Captures that the replayer is to believe in: no test makes as many on any machine.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct SeemingLoad {
+    /// So many more with each look.
+    pub a_look: std::sync::atomic::AtomicU64,
+    pub taken: std::sync::atomic::AtomicU64,
+    pub looks: std::sync::atomic::AtomicU64,
 }
 
 type HookFn = dyn Fn(&str) + Send + Sync;
@@ -779,12 +791,24 @@ impl Hook {
     }
 }
 
+#[cfg(test)]
+impl SeemingLoad {
+    /// The replayer looks.
+    pub(crate) fn look(&self) -> u64 {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.looks.fetch_add(1, Relaxed);
+        self.taken.fetch_add(self.a_look.load(Relaxed), Relaxed)
+    }
+}
+
 impl From<Option<Arc<HookFn>>> for Hook {
     fn from(hook: Option<Arc<HookFn>>) -> Self {
         Self {
             hook,
             #[cfg(test)]
             faults: Arc::default(),
+            #[cfg(test)]
+            load: Arc::default(),
         }
     }
 }

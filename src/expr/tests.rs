@@ -574,6 +574,19 @@ proptest! {
         }
     }
 
+    /// A body as it was read gives what its value gives, native and by the `cel` crate, faults included.
+    #[test]
+    fn a_body_as_it_was_read_is_its_value(source in any_expression(), body in body()) {
+        let Ok(expr) = Expr::compile(&source) else { return Ok(()) };
+        let sample = Sample::new(body);
+        let text = sample.body.to_string();
+        let Ok(json) = read_json(&text) else { return Ok(()) };
+        let read = || Facts { body: Document::Read(&json), ..sample.facts() };
+        prop_assert_eq!(expr.to_json(&read()), expr.to_json(&sample.facts()), "{} of {}", source, text);
+        let by_cel = |facts| by_cel(&source, facts).map(sorted);
+        prop_assert_eq!(by_cel(read()), by_cel(sample.facts()), "{} of {}", source, text);
+    }
+
     #[test]
     fn any_text_is_compiled_or_refused_without_a_panic(source in "\\PC{0,40}") {
         let _ = Expr::compile(&source);

@@ -79,9 +79,9 @@ const MOST_EACH: f64 = 10e6;
 /// So few captures a second are no load.
 const FEW: f64 = 1000.0;
 /// Replays a second under any load.
-const LEAST: f64 = 50.0;
+pub(super) const LEAST: f64 = 50.0;
 /// Captures are counted over so long.
-const WINDOW: Duration = Duration::from_millis(100);
+pub(super) const WINDOW: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

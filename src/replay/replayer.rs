@@ -151,7 +151,10 @@ impl Work {
         self.store_changes.borrow_and_update();
         self.last_pass = now;
         self.turn = self.turn.wrapping_add(1);
-        self.load.look(self.parts.store.taken(), now);
+        let taken = self.parts.store.taken();
+        #[cfg(test)]
+        let taken = taken + self.parts.hook.load.look();
+        self.load.look(taken, now);
         self.take_up_routes();
         self.lanes.iter_mut().for_each(|lane| lane.look(now));
         self.sample(now);

@@ -25,7 +25,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use super::{Parts, Replay, RunState, RunView};
+use super::{Parts, Replay, RunState, RunView, load};
 use crate::{
     config::Config,
     mode::Modes,
@@ -128,6 +128,19 @@ impl Rig {
             drained.await.ok();
         }));
         self.running = Some((drain, task));
+    }
+
+    /// The store seems to take so many entries with each look that the replayer takes. Waits until it has noticed.
+    pub(super) async fn seems_to_take(&self, a_look: u64) {
+        let load = &self.parts.hook.load;
+        let looks = || load.looks.load(Ordering::Relaxed);
+        let first = looks();
+        load.a_look.store(a_look, Ordering::Relaxed);
+        eventually(|| if looks() > first { Ok(()) } else { Err(()) }).await;
+        // A rate is what came between two looks, which are so far apart at least.
+        tokio::time::sleep(2 * load::WINDOW).await;
+        let then = looks();
+        eventually(|| if looks() > then + 1 { Ok(()) } else { Err(()) }).await;
     }
 
     /// Drains the replayer, to the end.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     RunState,
+    load::LEAST,
     rig::{Reply, Rig, eventually, local, order},
 };
 use crate::{
@@ -484,5 +485,31 @@ fn a_flood_of_entries_and_runs_ends_with_each_sent_once() {
         bodies.sort();
         bodies.dedup();
         assert_eq!(bodies.len(), 200);
+    });
+}
+
+/// The bound is the same on any machine: one that is slow only begins fewer.
+#[test]
+fn captures_come_first_and_replays_go_on_beside_them() {
+    const AT_ONCE: u32 = 10;
+    local(async {
+        let mut rig = Rig::new(&orders("pace = 10\ntrigger = \"manual\"")).await;
+        let mut seqs = Vec::new();
+        for number in 0..400 {
+            seqs.push(rig.append(order(&number.to_string())).await.seq());
+        }
+        assert_eq!(rig.store.taken(), 400, "what it counts");
+        rig.run();
+        rig.seems_to_take(1_000_000_000).await;
+        let start = tokio::time::Instant::now();
+        rig.replay.start(of_route("orders"), "ann", "now");
+        let wanted = 60;
+        eventually(|| Some(()).filter(|()| rig.app.seen().len() >= wanted).ok_or(())).await;
+        for (place, seen) in rig.app.seen().iter().enumerate() {
+            let at_most = LEAST.mul_add((seen.at - start).as_secs_f64(), f64::from(AT_ONCE));
+            assert!((place as f64) < at_most, "{place} replays in {:?}", seen.at - start);
+        }
+        rig.seems_to_take(0).await;
+        rig.all_complete(&seqs).await;
     });
 }

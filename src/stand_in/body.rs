@@ -311,6 +311,15 @@ mod tests {
     }
 
     proptest! {
+        /// The nearest double, as other parsers read it: a rule sees, and an answer says, what the client wrote.
+        #[test]
+        fn a_decimal_is_what_was_written(double in -1e9_f64..1e9) {
+            let written = format!("{double}");
+            if let Ok(value) = json(&written) {
+                prop_assert_eq!(value.to_string().parse::<f64>().unwrap(), double, "{}", written);
+            }
+        }
+
         #[test]
         fn what_is_read_is_what_any_parser_reads(text in r#"[\[\]{}:,"a0-9.eE\\u -]{0,30}"#) {
             if let Ok(value) = json(&text) && !text.is_empty() {

@@ -61,7 +61,9 @@ fn in_json(value: &Json<'_>) -> Option<&'static str> {
 }
 
 fn is_card_number(number: &Number) -> bool {
-    let digits = match (number.as_u64(), number.as_f64()) {
+    let whole = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+    // A hyphen before a number in a text is none of it, either.
+    let digits = match (whole, number.as_f64().map(f64::abs)) {
         (Some(whole), _) => whole,
         (None, Some(double)) if double.fract() == 0.0 && (1e12..1e19).contains(&double) => {
             double as u64
@@ -314,11 +316,22 @@ mod tests {
             json!({"card": "4111-1111-1111-1111"}),
             json!({"card": 4111111111111111_u64}),
             json!({"card": 4111111111111111.0}),
+            json!({"refund": -4111111111111111_i64}),
+            json!({"refund": -4111111111111111.0}),
             json!({"a": [{"b": ["x", "pay with 5555555555554444, please"]}]}),
             json!({"4111111111111111": true}),
             json!(["378282246310005", 1]),
         ] {
             assert_eq!(json_body(value.clone()), Some("a card number in the body"), "{value}");
+        }
+        // However they are written.
+        for text in [
+            r#""\u0034111111111111111""#,
+            r#"{"\u0034111111111111111":0}"#,
+            r#"{"c\u0076v":"123"}"#,
+        ] {
+            let read = read_strictly(Some("application/json"), None, text.as_bytes()).unwrap();
+            assert!(in_json(&read.json).is_some(), "{text}");
         }
         let opaque = ReadBody { json: Json::Null, kind: BodyKind::Opaque };
         let headers = HeaderMap::new();
