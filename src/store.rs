@@ -427,7 +427,7 @@ impl Store {
 
     /// Ends accepting (SIGTERM): every later `append` is refused, those already queued finish.
     pub fn stop_accepting(&self, why: &str) {
-        self.shared().gate.close(why);
+        self.shared().gate.stop(why);
     }
 
     /// Whether any entry of the route is open or any key remembered: one atomic load when there is nothing.

@@ -42,6 +42,18 @@ async fn without_the_token_nothing_is_shown_and_nothing_changed() {
     }
     let set = json!({"mode": "forced", "reason": "x"});
     assert_eq!(fixture.post("/api/v1/mode", &set).await.status, 401);
+    // A name without a password is no wrong token either, however often it comes.
+    for authorization in [None, Some("Basic YW5uYTo="), Some("Bearer ")].repeat(5) {
+        let mut request = get("/api/v1/status");
+        if let Some(authorization) = authorization {
+            let value = HeaderValue::from_static(authorization);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        let answer = fixture.send(request).await;
+        assert_eq!(answer.status, 401, "{authorization:?}");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains("no token was sent"), "{authorization:?}: {detail}");
+    }
     assert!(fixture.store.audit_log(10).await.unwrap().is_empty());
 }
 
@@ -344,6 +356,30 @@ async fn pages_of_entries_show_each_once_and_search_finds_by_what_is_said_on_the
     assert_eq!(fixture.get("/api/v1/entries?state=held").await.json()["entries"], json!([]));
     assert_eq!(fixture.get("/api/v1/entries/0000-0000").await.status, 404);
     assert_eq!(fixture.get("/entries/nothing").await.status, 404);
+}
+
+/// Whoever asks for more than there is at once would take a part for all.
+#[tokio::test]
+async fn a_number_out_of_its_range_is_refused_by_its_name() {
+    let fixture = Fixture::start().await;
+    for (path, name, least, most) in [
+        ("/api/v1/entries", "limit", 1, 200),
+        ("/api/v1/entries", "before", 1, i64::MAX),
+        ("/api/v1/audit", "limit", 1, 1000),
+        ("/api/v1/volumes", "days", 1, 366),
+    ] {
+        let ask = async |number: &str| fixture.get(&format!("{path}?{name}={number}")).await;
+        for good in [least, most] {
+            assert_eq!(ask(&good.to_string()).await.status, 200, "{path}?{name}={good}");
+        }
+        let more = i128::from(most) + 1;
+        for bad in ["0", "-1", "x", "1.5", "99999999999999999999", &more.to_string()] {
+            let answer = ask(bad).await;
+            assert_eq!(answer.status, 400, "{path}?{name}={bad}");
+            let wanted = format!("`{name}` is a number from {least} to {most}");
+            assert_eq!(answer.json()["detail"], wanted, "{path}?{name}={bad}");
+        }
+    }
 }
 
 #[tokio::test]

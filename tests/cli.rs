@@ -201,6 +201,10 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
     let no = standin(&["status", "--admin", &admin], &[]).await;
     said(&no, 1);
     assert!(complaint(&no).contains("give --token or STANDIN_TOKEN"), "{}", complaint(&no));
+    assert!(complaint(&no).contains("no token was sent"), "{}", complaint(&no));
+    let wrong = standin(&["status", "--admin", &admin, "--token", "sesame"], &[]).await;
+    said(&wrong, 1);
+    assert!(complaint(&wrong).contains("wrong token"), "{}", complaint(&wrong));
     let opened = standin(&["status", "--admin", &admin], &[("STANDIN_TOKEN", "open-sesame")]).await;
     said(&opened, 0);
     said(&standin(&["status", "--admin", &admin, "--token", "open-sesame"], &[]).await, 0);
@@ -216,6 +220,21 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
     let nobody = standin(&["status", "--admin", &format!("http://{free}")], &[]).await;
     said(&nobody, 6);
     assert!(complaint(&nobody).contains("cannot reach the admin API"), "{}", complaint(&nobody));
+}
+
+#[tokio::test]
+async fn a_word_or_number_that_there_is_not_is_told_with_those_that_there_are() {
+    let fixture = Fixture::start().await;
+    for (option, value, wanted) in [
+        ("--state", "nonsense", "one of `stored`, `leased`, `sending`, `held`, `closed`"),
+        ("--outcome", "lost", "one of `completed`, `already_applied`, `declined`, `written_off`"),
+        ("--held", "why", "`by_person`"),
+        ("--limit", "9999", "`limit` is a number from 1 to 200"),
+    ] {
+        let no = ask(&fixture, &["entries", "list", option, value]).await;
+        said(&no, 1);
+        assert!(complaint(&no).contains(wanted), "{}", complaint(&no));
+    }
 }
 
 #[tokio::test]

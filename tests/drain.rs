@@ -108,6 +108,24 @@ async fn what_never_ends_is_cut_at_the_deadline_and_not_before() {
     assert!(after >= Duration::from_millis(1400), "cut {after:?} after SIGTERM");
 }
 
+/// Nothing is wrong then: whoever looks for warnings does not find one at each stop.
+#[tokio::test]
+async fn a_stop_that_was_asked_for_warns_of_nothing() {
+    let app = App::start().await;
+    let mut standin = Standin::start(&orders_config(app.address())).await;
+    assert_eq!(standin.get("/").await.status, 200);
+    let before = warnings(&standin.process().output());
+    standin.terminate();
+    assert!(standin.ended(LIMIT).await.success());
+    let output = standin.process().whole_output();
+    assert!(output.contains("the store does not accept any more"), "{output}");
+    assert_eq!(warnings(&output), before, "{output}");
+}
+
+fn warnings(output: &str) -> usize {
+    output.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
+}
+
 #[tokio::test]
 async fn after_sigterm_nothing_new_is_promised() {
     let app = App::start().await;

@@ -1,11 +1,14 @@
 //! Which entries are asked for: reads what a query string says, or says what is wrong with it.
 
-use std::{str::FromStr as _, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IntoDeserializer, value},
+};
 use utoipa::IntoParams;
 
-use super::{problem::Problem, view::from_word};
+use super::problem::Problem;
 use crate::{
     config::units,
     store::{PageQuery, Seq},
@@ -42,13 +45,7 @@ pub(crate) struct Filter {
 impl Filter {
     pub(crate) fn query(&self, now: UnixMillis) -> Result<PageQuery, Problem> {
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-        let number = |name: &str, text: &str| match text.trim() {
-            "" => Ok(None),
-            text => i64::from_str(text)
-                .map(Some)
-                .map_err(|_| Problem::bad(format!("`{name}` is not a number"))),
-        };
-        let limit = number("limit", &self.limit)?.unwrap_or(50).clamp(1, 200);
+        let numbers_of_entries = 1..=i64::MAX;
         Ok(PageQuery {
             route: text(&self.route),
             state: one_of("state", &self.state)?,
@@ -63,8 +60,8 @@ impl Filter {
             search: text(&self.search),
             received_from: moment("from", &self.from, now)?,
             received_until: moment("until", &self.until, now)?,
-            before: number("before", &self.before)?.map(Seq),
-            limit: u32::try_from(limit).unwrap_or(50),
+            before: number("before", &self.before, numbers_of_entries)?.map(Seq),
+            limit: number("limit", &self.limit, 1..=200)?.unwrap_or(50),
         })
     }
 
@@ -74,6 +71,26 @@ impl Filter {
         [route, state, outcome, held, followed_up, search, from, until]
             .iter()
             .any(|text| !text.trim().is_empty())
+    }
+}
+
+/// Reads a number, or nothing. One out of its range is a mistake: whoever asks for more would take a part for all.
+pub(crate) fn number<T>(
+    name: &str,
+    text: &str,
+    range: RangeInclusive<T>,
+) -> Result<Option<T>, Problem>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    match text.trim() {
+        "" => Ok(None),
+        text => {
+            text.parse().ok().filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+                let (least, most) = range.into_inner();
+                Problem::bad(format!("`{name}` is a number from {least} to {most}"))
+            })
+        }
     }
 }
 
@@ -87,12 +104,17 @@ pub(crate) fn duration(name: &str, text: &str) -> Result<Option<Duration>, Probl
     }
 }
 
-fn one_of<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<Option<T>, Problem> {
+fn one_of<T: DeserializeOwned>(name: &str, text: &str) -> Result<Option<T>, Problem> {
     match text.trim() {
         "" => Ok(None),
-        text => from_word(text)
-            .map(Some)
-            .ok_or_else(|| Problem::bad(format!("`{text}` is not a {name} that there is"))),
+        text => {
+            T::deserialize(text.into_deserializer()).map(Some).map_err(|error: value::Error| {
+                // It knows them all: "unknown variant `x`, expected one of `a`, `b`".
+                let error = error.to_string();
+                let words = error.rsplit_once(", expected ").unwrap_or_default().1;
+                Problem::bad(format!("`{text}` is not a `{name}` that there is: {words}"))
+            })
+        }
     }
 }
 
@@ -130,7 +152,7 @@ mod tests {
             search: " 7k3m-q2xd ".into(),
             from: "2h".into(),
             until: "2026-11-22T14:02".into(),
-            limit: "1000".into(),
+            limit: "200".into(),
             ..Filter::default()
         };
         let query = filter.query(NOW).unwrap();
@@ -148,5 +170,20 @@ mod tests {
         ] {
             assert_eq!(bad.query(NOW).unwrap_err().status, 400);
         }
+    }
+
+    #[test]
+    fn a_word_that_there_is_not_is_told_with_those_that_there_are() {
+        let why = |filter: Filter| filter.query(NOW).unwrap_err().detail;
+        assert_eq!(
+            why(Filter { state: "gone, expected `x`".into(), ..Filter::default() }),
+            "`gone, expected `x`` is not a `state` that there is: one of `stored`, `leased`, `sending`, `held`, `closed`"
+        );
+        let outcome = why(Filter { outcome: "lost".into(), ..Filter::default() });
+        assert!(
+            outcome.ends_with("one of `completed`, `already_applied`, `declined`, `written_off`")
+        );
+        let held = why(Filter { held: "why".into(), ..Filter::default() });
+        assert!(held.ends_with("`route_gone`, `damaged`, `by_person`"), "{held}");
     }
 }

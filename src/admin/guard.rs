@@ -71,13 +71,14 @@ impl Guard {
         }
         match sent {
             Some(sent) if bool::from(sent.digest.ct_eq(token)) => Ok(sent.who),
-            Some(_) => {
+            Some(sent) if !sent.is_empty => {
                 self.count_wrong(peer);
                 Err(Problem::new(StatusCode::UNAUTHORIZED, "wrong token"))
             }
-            None => Err(Problem::new(
+            // A name without a password is what a program sends that has none.
+            Some(_) | None => Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
-                "send the token of [admin]: as a bearer token, or as the password of any user name",
+                "no token was sent: send that of [admin] as a bearer token, or as the password of any user name",
             )),
         }
     }
@@ -122,6 +123,8 @@ impl Guard {
 /// What was sent as credentials.
 struct Credentials {
     digest: [u8; 32],
+    /// There is no token in them.
+    is_empty: bool,
     who: Who,
 }
 
@@ -144,7 +147,7 @@ impl Credentials {
     fn new(token: &[u8], user: &str) -> Self {
         let user: String = text::line(user).chars().take(64).collect();
         let who = if user.is_empty() { "token".to_owned() } else { user };
-        Self { digest: Sha256::digest(token).into(), who: Who(who) }
+        Self { digest: Sha256::digest(token).into(), is_empty: token.is_empty(), who: Who(who) }
     }
 }
 

@@ -154,6 +154,8 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct Reasons {
     closed: Option<String>,
+    /// It was asked to stop: nothing is wrong.
+    is_asked: bool,
     damaged: Option<String>,
     ephemeral: Option<String>,
     broken: Option<String>,
@@ -193,6 +195,14 @@ impl Gate {
         });
     }
 
+    /// For good, because somebody asked for it.
+    pub(super) fn stop(&self, why: &str) {
+        self.set(|reasons| {
+            reasons.is_asked = reasons.closed.is_none();
+            reasons.closed.get_or_insert_with(|| why.to_owned());
+        });
+    }
+
     /// For good.
     fn damaged(&self, why: &str) {
         self.set(|reasons| {
@@ -227,7 +237,7 @@ impl Gate {
     fn set(&self, change: impl FnOnce(&mut Reasons)) {
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut reasons);
-        let Reasons { closed, damaged, ephemeral, broken, full } = &*reasons;
+        let Reasons { closed, is_asked, damaged, ephemeral, broken, full } = &*reasons;
         let why = [closed, damaged, ephemeral, broken, full].into_iter().flatten().next().cloned();
         self.open.store(why.is_none(), Ordering::Release);
         let now = why.map_or(Accepting::Yes, Accepting::No);
@@ -241,6 +251,9 @@ impl Gate {
             _ => {
                 match &now {
                     Accepting::Yes => tracing::info!("the store accepts"),
+                    Accepting::No(why) if *is_asked => {
+                        tracing::info!(why, "the store does not accept any more");
+                    }
                     Accepting::No(why) => tracing::warn!(why, "the store does not accept"),
                 }
                 *accepting = now;

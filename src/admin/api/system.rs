@@ -10,7 +10,7 @@ use crate::{
     admin::{
         Admin,
         actions::Why,
-        filter::duration,
+        filter::{duration, number},
         guard::Who,
         problem::{Problem, Query, Sent},
         view::{AuditView, ConfigStatus, ModesView, Status, VolumeView},
@@ -29,16 +29,19 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
 #[into_params(parameter_in = Query)]
 pub(super) struct Days {
     /// 1 to 366; 30 when absent.
-    days: Option<u32>,
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 366)]
+    days: String,
 }
 
 /// Accepted, completed, declined and written off per UTC day and route, newest first.
-#[utoipa::path(get, path = "/volumes", tag = "system", params(Days), responses((status = 200, body = Vec<VolumeView>)))]
+#[utoipa::path(get, path = "/volumes", tag = "system", params(Days),
+    responses((status = 200, body = Vec<VolumeView>), (status = 400, body = Problem)))]
 pub(super) async fn volumes(
     State(admin): State<Arc<Admin>>,
     Query(asked): Query<Days>,
 ) -> Result<Json<Vec<VolumeView>>, Problem> {
-    let days = asked.days.unwrap_or(30).clamp(1, 366);
+    let days = number("days", &asked.days, 1..=366)?.unwrap_or(30);
     let volumes = admin.handles.store.volumes(days).await?;
     Ok(Json(volumes.iter().map(VolumeView::of).collect()))
 }
@@ -47,16 +50,20 @@ pub(super) async fn volumes(
 #[into_params(parameter_in = Query)]
 pub(super) struct Lines {
     /// 1 to 1000; 100 when absent.
-    limit: Option<u32>,
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: String,
 }
 
 /// Who did what and why, newest first.
-#[utoipa::path(get, path = "/audit", tag = "system", params(Lines), responses((status = 200, body = Vec<AuditView>)))]
+#[utoipa::path(get, path = "/audit", tag = "system", params(Lines),
+    responses((status = 200, body = Vec<AuditView>), (status = 400, body = Problem)))]
 pub(super) async fn audit(
     State(admin): State<Arc<Admin>>,
     Query(asked): Query<Lines>,
 ) -> Result<Json<Vec<AuditView>>, Problem> {
-    let lines = admin.handles.store.audit_log(asked.limit.unwrap_or(100).clamp(1, 1000)).await?;
+    let limit = number("limit", &asked.limit, 1..=1000)?.unwrap_or(100);
+    let lines = admin.handles.store.audit_log(limit).await?;
     Ok(Json(lines.iter().map(AuditView::of).collect()))
 }
 
