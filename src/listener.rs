@@ -1,6 +1,7 @@
 //! Accepts clients (HTTP/1.1, HTTP/2, in clear or over TLS), bounds what they may cost, and serves a connection until it
 //! closes or drains. Knows "some service", not what it does.
 
+mod accepting;
 mod arrival;
 mod drain;
 pub mod framing;
@@ -16,7 +17,7 @@ use std::{
     error::Error as StdError,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
     rc::Rc,
     sync::{
         Arc,
@@ -30,13 +31,12 @@ use filters::peer::Client;
 use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
 pub use self::per_client::PerClient;
 use self::{
-    arrival::Arrival, framing::FramingWatch, per_client::ClientPlace, protocols::Protocols,
-    socket::Watched,
+    accepting::Accepting, arrival::Arrival, framing::FramingWatch, per_client::ClientPlace,
+    protocols::Protocols, socket::Watched,
 };
 pub use self::{drain::Drain, presence::Presence};
 use crate::{
@@ -65,12 +65,14 @@ pub async fn serve<S, B>(
     chain: S,
     drain: Rc<Drain>,
     counters: Arc<WorkerCounters>,
-) where
+) -> io::Result<()>
+where
     S: Service<Request<ReceivedBody>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let accepting = Accepting::new(listener)?;
     let ways = Ways {
         arrival: Rc::new(Arrival::new(&listening.config, listening.tls.clone())),
         protocols: Rc::new(Protocols::new(&listening.config)),
@@ -78,7 +80,7 @@ pub async fn serve<S, B>(
     let open = Rc::new(OpenConnections { all: Arc::clone(&listening.connections), counters });
     loop {
         wait_for_room(&listening, &drain).await;
-        let Some(accepted) = drain.unless_begun(listener.accept()).await else { break };
+        let Some(accepted) = drain.unless_begun(accepting.next()).await else { break };
         match accepted {
             Ok((stream, peer)) => {
                 // Another worker may have given the last place away meanwhile.
@@ -89,13 +91,14 @@ pub async fn serve<S, B>(
         }
     }
     // Those in the kernel's queue were not refused: they are served, too.
-    let Ok(listener) = listener.into_std() else { return drain.all_over().await };
-    while let Some((stream, peer)) = accept_now(&listener) {
+    let mut queue = accepting.into_queue();
+    while let Some((stream, peer)) = queue.next() {
         let place = place(&open, &listening, &drain).await;
         begin(stream, peer, &listening, &ways, chain.clone(), &drain, place);
     }
-    drop(listener);
+    drop(queue);
     drain.all_over().await;
+    Ok(())
 }
 
 /// What all connections of a worker go through.
@@ -247,24 +250,6 @@ async fn after_accept_error(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         tracing::warn!(%error, "cannot accept");
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// A connection that is queued already, if there is one. Asks the kernel, not the runtime: that may not have heard yet.
-fn accept_now(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                if stream.set_nonblocking(true).is_ok()
-                    && let Ok(stream) = TcpStream::from_std(stream)
-                {
-                    return Some((stream, peer));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Out of files, as little can be done as when the queue is empty.
-            Err(_) => return None,
-        }
     }
 }
 

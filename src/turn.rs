@@ -7,6 +7,7 @@
 //! A worker reads the clock once for all that it does with what has come ([`now`]).
 
 mod gathered;
+mod late;
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::gathered::Gathered;
+pub use self::{gathered::Gathered, late::Shows};
 
 /// What waits for the end of the turn.
 trait Leaves {
@@ -149,7 +150,7 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    use super::*;
+    use super::{gathered::SMALL, *};
 
     /// Both ends of a connection; what is said on the first one is gathered.
     async fn connected() -> (Gathered, net::TcpStream) {
@@ -157,7 +158,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let far = listener.accept().await.unwrap().0.into_std().unwrap();
-        (Gathered::new(near), far)
+        (near.into(), far)
+    }
+
+    /// The same, but the runtime has not heard of it.
+    fn just_connected() -> (Gathered, net::TcpStream) {
+        begin();
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = listener.accept().unwrap().0;
+        near.set_nonblocking(true).unwrap();
+        (near.into(), far)
     }
 
     async fn say(near: &Gathered, bytes: &[u8]) {
@@ -252,29 +263,116 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_kernel_does_not_take_is_waited_for_and_comes_in_order() {
-        let (near, far) = connected().await;
-        let said = fill(&near).await;
-        say(&near, b"small").await;
-        end();
-        assert!(near.is_behind());
-        assert_eq!(near.unsent(), 5);
-        // A flush waits now, and so does the next piece.
-        let cx = &mut Context::from_waker(Waker::noop());
-        assert!(near.poll_flush(cx).is_pending());
-        assert!(near.poll_write(cx, &[IoSlice::new(b"next")]).is_pending());
+        for (near, far) in [connected().await, just_connected()] {
+            let said = fill(&near).await;
+            say(&near, b"small").await;
+            end();
+            assert!(near.is_behind());
+            assert_eq!(near.unsent(), 5);
+            // A flush waits now, and so does the next piece.
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(near.poll_flush(cx).is_pending());
+            assert!(near.poll_write(cx, &[IoSlice::new(b"next")]).is_pending());
+            let all = all_of(far, async {
+                poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
+                assert_eq!(near.unsent(), 0);
+                say(&near, b"next").await;
+                poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
+            });
+            let all = all.await;
+            assert_eq!(all.len(), said + 9);
+            assert!(all.ends_with(b"xsmallnext"));
+        }
+    }
+
+    /// What is read to the end while something is said.
+    async fn all_of(far: net::TcpStream, saying: impl Future<Output = ()>) -> Vec<u8> {
         far.set_nonblocking(true).unwrap();
         let mut far = TcpStream::from_std(far).unwrap();
         let mut all = Vec::new();
-        let saying = async {
-            poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
-            assert_eq!(near.unsent(), 0);
-            say(&near, b"next").await;
-            poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
-        };
         let (read, ()) = tokio::join!(far.read_to_end(&mut all), saying);
         assert_eq!(read.unwrap(), all.len());
-        assert_eq!(all.len(), said + 9);
-        assert!(all.ends_with(b"xsmallnext"));
+        all
+    }
+
+    /// The end of a turn cannot wait: whoever said it is woken and waits.
+    #[tokio::test]
+    async fn of_one_that_nobody_has_waited_for_an_end_of_a_turn_may_leave_a_rest() {
+        let (near, far) = just_connected();
+        let small = [b'x'; SMALL];
+        let mut said = 0;
+        let woken = Arc::new(Told::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        while !near.is_behind() {
+            let cx = &mut Context::from_waker(&waker);
+            assert!(near.poll_write(cx, &[IoSlice::new(&small)]).is_ready());
+            said += SMALL;
+            end();
+        }
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+        let shut = async { poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap() };
+        assert_eq!(all_of(far, shut).await.len(), said);
+    }
+
+    /// No runtime is there: it would panic.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn one_that_has_asked_and_is_answered_at_once_is_never_waited_for() {
+        let (near, mut far) = just_connected();
+        far.write_all(b"request").unwrap();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut room = [0; 16];
+        let mut buf = ReadBuf::new(&mut room);
+        assert!(matches!(near.poll_read(cx, &mut buf), Poll::Ready(Ok(()))));
+        assert_eq!(buf.filled(), b"request");
+        assert!(near.heard_of().is_none());
+        assert!(matches!(near.poll_write(cx, &[IoSlice::new(b"answer")]), Poll::Ready(Ok(6))));
+        assert_eq!(heard(&mut far), "WouldBlock");
+        assert!(matches!(near.poll_shutdown(cx), Poll::Ready(Ok(()))));
+        assert_eq!((&*heard(&mut far), &*heard(&mut far)), ("answer", ""));
+        let large = [b'x'; SMALL + 1];
+        let (near, mut far) = just_connected();
+        assert!(
+            matches!(near.poll_write(cx, &[IoSlice::new(&large)]), Poll::Ready(Ok(sent)) if sent == large.len())
+        );
+        drop(near);
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).unwrap();
+        assert_eq!(all, large);
+    }
+
+    /// Whoever never stops to send is read once beside the turns of the others.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_second_read_waits_for_a_turn() {
+        let (near, mut far) = just_connected();
+        far.write_all(b"one after another").unwrap();
+        let mut room = [0; 3];
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_ready());
+        assert_eq!(&room, b"one");
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        poll_fn(|cx| near.poll_read(cx, &mut ReadBuf::new(&mut room))).await.unwrap();
+        assert_eq!(&room, b" af");
+    }
+
+    #[tokio::test]
+    async fn one_that_has_not_asked_is_waited_for() {
+        let (near, mut far) = just_connected();
+        let mut room = [0; 8];
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        // The runtime has not heard of it before its next turn: this one ends as all do.
+        say(&near, b"well?").await;
+        end();
+        assert_eq!((&*heard(&mut far), near.is_behind()), ("well?", false));
+        far.write_all(b"at last!").unwrap();
+        poll_fn(|cx| near.poll_read(cx, &mut ReadBuf::new(&mut room))).await.unwrap();
+        assert_eq!(&room, b"at last!");
+        drop(far);
+        let mut buf = ReadBuf::new(&mut room);
+        poll_fn(|cx| near.poll_read(cx, &mut buf)).await.unwrap();
+        assert!(buf.filled().is_empty());
     }
 
     /// The error comes at the end of the turn; whoever said it hears of it, and that nothing has left.
@@ -284,7 +382,7 @@ mod tests {
         let (sink, _kept) = connected().await;
         socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(far);
-        near.stream().ready(tokio::io::Interest::ERROR).await.unwrap();
+        near.stream().unwrap().ready(tokio::io::Interest::ERROR).await.unwrap();
         let woken = Arc::new(Told::default());
         let waker = Waker::from(Arc::clone(&woken));
         let told = near.poll_write(&mut Context::from_waker(&waker), &[IoSlice::new(b"lost")]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -717,6 +718,63 @@ async fn a_client_that_has_said_all_and_listens_has_its_answer() {
     let history = entry["history"].as_array().unwrap();
     assert!(history.iter().all(|line| line["state"] != "held"), "{entry}");
     app.receives(["1", "1"]).await;
+}
+
+/// What a client does before it is even accepted: of its connection nobody has waited for anything.
+async fn asked_before_accepted(head: &str) -> (Standin, App, Raw) {
+    let mut app = App::start().await;
+    let mut standin = in_front_of(app.address(), PATIENT_BREAKER, PROTECTED, "").await;
+    app.stop().await;
+    // Stopped, standin accepts nothing.
+    standin.process().signal(Signal::STOP);
+    let mut client = Raw::to(standin.address()).await;
+    client.write(HTTP1_ORDER.replace("Host: a", head)).await;
+    (standin, app, client)
+}
+
+/// On a connection that goes on, and on one that ends with its answer.
+const HEADS: [&str; 2] = ["Host: a", "Host: a\r\nConnection: close"];
+
+#[tokio::test]
+async fn an_order_whose_client_left_before_it_was_accepted_is_kept_for_a_person_to_decide() {
+    for head in HEADS {
+        let (mut standin, _app, client) = asked_before_accepted(head).await;
+        drop(client);
+        standin.process().signal(Signal::CONT);
+        standin.entry_becomes("held(unanswered)").await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_had_said_all_before_it_was_accepted_has_its_answer() {
+    for head in HEADS {
+        let (mut standin, mut app, mut client) = asked_before_accepted(head).await;
+        client.half_close().await;
+        standin.process().signal(Signal::CONT);
+        let answer = client.read_until("accepted\"}", SOON).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        assert!(client.read_all(SOON).await.is_empty());
+        app.restart().await;
+        let entry = standin.entry_becomes("completed").await;
+        let history = entry["history"].as_array().unwrap();
+        assert!(history.iter().all(|line| line["state"] != "held"), "{entry}");
+        app.receives(["1"]).await;
+    }
+}
+
+/// Its order is nobody's any more before it is read: the kernel takes the connection back.
+#[tokio::test]
+async fn a_client_that_reset_its_connection_before_it_was_accepted_leaves_nothing_promised() {
+    for head in HEADS {
+        let (mut standin, _app, client) = asked_before_accepted(head).await;
+        client.reset();
+        standin.process().signal(Signal::CONT);
+        // Whoever comes behind it in the same queue, or in another worker's, is served.
+        assert_eq!(standin.post("/orders", "2").await.status, 201);
+        let entries = standin.entries().await;
+        let promised = entries.iter().filter(|entry| entry["state"] == "stored").count();
+        assert_eq!(promised, 1, "{entries:?}");
+    }
 }
 
 /// The app was asked and has answered: whether the client heard it changes nothing.

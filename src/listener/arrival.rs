@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{drain::Inside, presence::Presence, proxy_protocol, socket::Socket};
-use crate::{config::ListenConfig, tls::server::ServerTls};
+use crate::{config::ListenConfig, tls::server::ServerTls, turn::Gathered};
 
 /// What every connection of a listener begins with.
 #[derive(Clone, Debug)]
@@ -88,12 +88,12 @@ impl Arrival {
 
     pub(super) async fn of(
         &self,
-        stream: TcpStream,
+        stream: net::TcpStream,
         peer: SocketAddr,
         here: &Inside,
     ) -> Result<Arrived, Refused> {
         if self.is_plain() {
-            return Ok(self.plain(stream, peer, false));
+            return Ok(self.plain(stream.into(), peer, false));
         }
         // In a box: a handshake needs far more than the connection that comes of it.
         let mut greeting = Box::pin(self.greet(stream, peer));
@@ -111,23 +111,27 @@ impl Arrival {
         .await
     }
 
-    fn plain(&self, stream: TcpStream, address: SocketAddr, over_tls: bool) -> Arrived {
+    fn plain(&self, stream: Gathered, address: SocketAddr, over_tls: bool) -> Arrived {
         let presence = Presence::new(stream);
         let stream = ClientStream::Plain(self.socket(&presence));
         Arrived { stream, presence, address, over_tls }
     }
 
-    async fn greet(&self, mut stream: TcpStream, peer: SocketAddr) -> Result<Arrived, Refused> {
+    async fn greet(&self, stream: net::TcpStream, peer: SocketAddr) -> Result<Arrived, Refused> {
         let (mut address, mut over_tls) = (peer, false);
-        if let Some(proxies) = &self.proxies {
+        let stream: Gathered = if let Some(proxies) = &self.proxies {
             if !proxies.covers(peer.ip()) {
                 return Err(Refused::Proxy);
             }
+            let mut stream = TcpStream::from_std(stream).map_err(Refused::ProxyHeader)?;
             let header = proxy_protocol::read(&mut stream).await.map_err(Refused::ProxyHeader)?;
             if let proxy_protocol::Header::Client { address: client, over_tls: tls } = header {
                 (address, over_tls) = (client, tls);
             }
-        }
+            stream.into()
+        } else {
+            stream.into()
+        };
         let Some(tls) = &self.tls else {
             return Ok(self.plain(stream, address, over_tls));
         };

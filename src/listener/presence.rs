@@ -40,22 +40,28 @@ struct Inner {
 type Note = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Presence {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        let stream = Gathered::new(stream);
+    pub(super) fn new(stream: impl Into<Gathered>) -> Self {
+        let stream = stream.into();
         Self(Arc::new(Inner { stream, reset: AtomicBool::new(false), notes: Mutex::default() }))
     }
 
     /// The client has reset the connection: no answer reaches it any more. May be late by one turn of the runtime.
     pub fn is_reset(&self) -> bool {
-        let inner = &self.0;
-        inner.reset.load(Ordering::Relaxed) || self.may_show(Interest::ERROR)
+        let Inner { stream, reset, .. } = &*self.0;
+        // Of a socket that nobody has waited for, only the kernel has heard.
+        let shows = || match stream.heard_of() {
+            Some(stream) => may_show(stream, Interest::ERROR),
+            None => stream.asked().error,
+        };
+        reset.load(Ordering::Relaxed) || shows()
     }
 
     /// The client says no more; perhaps it listens. May be late by one turn of the runtime.
     pub fn has_said_all(&self) -> bool {
+        let Some(stream) = self.0.stream.heard_of() else { return self.0.stream.asked().end };
         // No wait: what the runtime has heard of the socket so far.
-        let heard = || self.stream().ready(Interest::READABLE).now_or_never();
-        self.may_show(Interest::READABLE)
+        let heard = || stream.ready(Interest::READABLE).now_or_never();
+        may_show(stream, Interest::READABLE)
             && heard().is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
@@ -82,23 +88,20 @@ impl Presence {
     }
 
     async fn refuses(&self) -> bool {
+        // Where that fails nothing can be said, and the client counts as one that has listened.
+        let Ok(stream) = self.0.stream.stream() else { return false };
         let deadline = Instant::now() + REFUSAL;
         loop {
             // All acknowledged, or all over: in this order, for the error is there before the end is.
-            let over = self.stream().peer_addr().is_err();
-            if self.is_reset() || matches!(self.stream().take_error(), Ok(Some(_)) | Err(_)) {
+            let over = stream.peer_addr().is_err();
+            if self.is_reset() || matches!(stream.take_error(), Ok(Some(_)) | Err(_)) {
                 return true;
             }
             if over || Instant::now() >= deadline {
                 return false;
             }
-            timeout(LOOK, self.stream().ready(Interest::ERROR)).await.ok();
+            timeout(LOOK, stream.ready(Interest::ERROR)).await.ok();
         }
-    }
-
-    /// Whether the runtime has heard anything of that kind. No system call: nothing is tried.
-    fn may_show(&self, interest: Interest) -> bool {
-        self.stream().try_io(interest, || Ok(())).is_ok()
     }
 
     fn notes(&self) -> MutexGuard<'_, Vec<Note>> {
@@ -140,10 +143,6 @@ impl Presence {
         self.0.stream.poll_shutdown(cx).map(|shut| self.noted(shut))
     }
 
-    fn stream(&self) -> &TcpStream {
-        self.0.stream.stream()
-    }
-
     fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &done
             && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
@@ -158,6 +157,11 @@ impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Presence").field("reset", &self.0.reset).finish_non_exhaustive()
     }
+}
+
+/// Whether the runtime has heard anything of that kind. No system call: nothing is tried.
+fn may_show(stream: &TcpStream, interest: Interest) -> bool {
+    stream.try_io(interest, || Ok(())).is_ok()
 }
 
 /// Requests of one connection that word can be left of: all of a pipeline that anybody sends.
@@ -181,6 +185,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (Presence::new(listener.accept().await.unwrap().0), client)
+    }
+
+    /// One that the runtime has not heard of.
+    async fn just_connected() -> (Presence, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        (Presence::new(stream), client)
     }
 
     async fn read(presence: &Presence) -> Vec<u8> {
@@ -222,49 +235,83 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_has_closed_misses_its_answer() {
-        let (presence, client) = connected().await;
-        assert!(!presence.has_said_all());
-        drop(client);
-        assert!(read(&presence).await.is_empty());
-        has_said_all(&presence).await;
-        assert!(!presence.is_reset());
-        assert!(is_missed(&presence).await);
+        for (presence, client) in [connected().await, just_connected().await] {
+            assert!(!presence.has_said_all());
+            drop(client);
+            assert!(read(&presence).await.is_empty());
+            has_said_all(&presence).await;
+            assert!(!presence.is_reset());
+            assert!(is_missed(&presence).await);
+        }
     }
 
     #[tokio::test]
     async fn one_that_listens_has_its_answer() {
-        let (presence, mut client) = connected().await;
-        client.write_all(b"a request of more than one buffer").await.unwrap();
-        client.shutdown().await.unwrap();
-        assert_eq!(read(&presence).await, b"a request of more than one buffer");
-        has_said_all(&presence).await;
-        // Acknowledged by its kernel: nobody waits until it reads.
-        let started = Instant::now();
-        assert!(!is_missed(&presence).await);
-        assert!(started.elapsed() < REFUSAL);
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "answer");
+        for (presence, mut client) in [connected().await, just_connected().await] {
+            client.write_all(b"a request of more than one buffer").await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(read(&presence).await, b"a request of more than one buffer");
+            has_said_all(&presence).await;
+            // Acknowledged by its kernel: nobody waits until it reads.
+            let started = Instant::now();
+            assert!(!is_missed(&presence).await);
+            assert!(started.elapsed() < REFUSAL);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer, "answer");
+        }
     }
 
     #[tokio::test]
     async fn a_reset_is_seen_without_reading() {
         let (presence, client) = connected().await;
         assert!(!presence.is_reset());
+        reset(client);
+        presence.0.stream.stream().unwrap().ready(Interest::ERROR).await.unwrap();
+        assert!(presence.is_reset());
+    }
+
+    fn reset(client: TcpStream) {
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        presence.stream().ready(Interest::ERROR).await.unwrap();
-        assert!(presence.is_reset());
+    }
+
+    /// What a client did before it was accepted is known with its request: no turn has to pass.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn of_one_that_nobody_has_waited_for_all_is_known_at_once() {
+        let (closed, mut client) = just_connected().await;
+        client.write_all(b"request").await.unwrap();
+        assert!(!closed.has_said_all() && !closed.is_reset());
+        drop(client);
+        let (broken, mut client) = just_connected().await;
+        client.write_all(b"request").await.unwrap();
+        reset(client);
+        let mut room = [0; 16];
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        for (presence, is_reset) in [(&closed, false), (&broken, true)] {
+            let mut buf = ReadBuf::new(&mut room);
+            assert!(presence.poll_read(cx, &mut buf).is_ready());
+            assert_eq!(buf.filled(), b"request");
+            // Nor when somebody waits since a moment.
+            for _ in 0..2 {
+                assert!(presence.has_said_all());
+                assert_eq!(presence.is_reset(), is_reset);
+                assert!(presence.poll_read(cx, &mut buf).is_pending());
+            }
+        }
+        assert!(is_missed(&closed).await);
     }
 
     #[tokio::test]
     async fn the_reset_that_a_write_has_met_is_remembered() {
-        let (presence, client) = connected().await;
-        drop(client);
-        write(&presence, b"first").await;
-        let second = poll_fn(|cx| presence.poll_write(cx, &[IoSlice::new(b"2")])).await;
-        assert!(second.is_err());
-        assert!(presence.0.reset.load(Ordering::Relaxed));
+        for (presence, client) in [connected().await, just_connected().await] {
+            drop(client);
+            write(&presence, b"first").await;
+            let second = poll_fn(|cx| presence.poll_write(cx, &[IoSlice::new(b"2")])).await;
+            assert!(second.is_err());
+            assert!(presence.0.reset.load(Ordering::Relaxed));
+        }
     }
 
     #[tokio::test]

@@ -398,14 +398,15 @@ const BACKLOG: i32 = 4096;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::accepting::Queue, *};
 
     #[tokio::test]
     async fn an_accepted_connection_says_at_once_what_there_is() {
         let listener = listening("127.0.0.1:0".parse().unwrap(), true).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut queue = Queue(listener);
         let stream = loop {
-            if let Some((stream, _)) = super::super::accept_now(&listener) {
+            if let Some((stream, _)) = queue.next() {
                 break stream;
             }
             std::thread::yield_now();

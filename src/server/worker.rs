@@ -4,7 +4,6 @@
 use std::{io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, LocalOptions},
     sync::watch,
 };
@@ -65,7 +64,6 @@ async fn work(setup: Setup) -> io::Result<()> {
         says_its_end: _says_its_end,
         ..
     } = setup;
-    let listener = TcpListener::from_std(listener)?;
     let drain = Rc::new(Drain::default());
     let first = Arc::clone(&shared.borrow_and_update());
     let handing_over = spawn(first.stand_in.store().clone().hand_over());
@@ -99,7 +97,7 @@ async fn work(setup: Setup) -> io::Result<()> {
         drain.inside()
     };
     tokio::select! {
-        () = serving => {}
+        served = serving => served?,
         () = housekeeping => {}
         () = reloads => {}
         cut = ending => tracing::warn!(cut, "the drain's deadline has come: connections are cut"),

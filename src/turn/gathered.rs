@@ -4,7 +4,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{self, Shutdown},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,19 +12,21 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use socket2::SockRef;
 use tokio::{
     io::{Interest, ReadBuf},
     net::TcpStream,
 };
 
-use super::Leaves;
+use super::{
+    Leaves,
+    late::{LateSocket, Shows},
+};
 
 /// See the module. It has one reader and one writer, in one task.
 pub struct Gathered(Arc<Inner>);
 
 struct Inner {
-    stream: TcpStream,
+    socket: LateSocket,
     out: Mutex<Out>,
     /// Bytes of `out` that have not left.
     unsent: AtomicUsize,
@@ -44,22 +46,47 @@ struct Out {
 }
 
 /// Sends up to this are gathered: to copy them is cheaper than to wake somebody.
-const SMALL: usize = 8 << 10;
+pub(super) const SMALL: usize = 8 << 10;
 /// Most of one socket at a time.
 const MOST: usize = 16 << 10;
 
+/// One that the runtime knows.
+impl From<TcpStream> for Gathered {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(stream.into())
+    }
+}
+
+/// One that the runtime hears of when somebody has to wait for it. It must not block.
+impl From<net::TcpStream> for Gathered {
+    fn from(stream: net::TcpStream) -> Self {
+        Self::new(stream.into())
+    }
+}
+
 impl Gathered {
-    pub fn new(stream: TcpStream) -> Self {
+    fn new(socket: LateSocket) -> Self {
         Self(Arc::new(Inner {
-            stream,
+            socket,
             out: Mutex::default(),
             unsent: AtomicUsize::new(0),
             behind: AtomicBool::new(false),
         }))
     }
 
-    pub fn stream(&self) -> &TcpStream {
-        &self.0.stream
+    /// To wait for it; from now on the runtime knows it.
+    pub fn stream(&self) -> io::Result<&TcpStream> {
+        self.0.socket.waited_for()
+    }
+
+    /// None while the runtime has not heard of it.
+    pub fn heard_of(&self) -> Option<&TcpStream> {
+        self.0.socket.heard_of()
+    }
+
+    /// What the kernel knows of the other side: for as long as the runtime has heard nothing.
+    pub fn asked(&self) -> Shows {
+        self.0.socket.asked()
     }
 
     /// Bytes that were given to it and have not left.
@@ -81,10 +108,21 @@ impl Gathered {
 
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         super::look();
-        let (room, stream) = (buf.remaining(), &self.0.stream);
+        let socket = &self.0.socket;
+        let stream = match socket.registered() {
+            Some(stream) => stream,
+            None => match socket.first_read(buf) {
+                Some(read) => {
+                    super::time_passes();
+                    return Poll::Ready(read);
+                }
+                None => socket.waited_for()?,
+            },
+        };
+        let room = buf.remaining();
         loop {
             ready!(stream.poll_read_ready(cx))?;
-            let read = self.0.io(Interest::READABLE, room, || stream.try_read_buf(buf));
+            let read = io(stream, Interest::READABLE, room, || stream.try_read_buf(buf));
             if let Some(read) = read {
                 super::time_passes();
                 return Poll::Ready(read.map(drop));
@@ -111,10 +149,16 @@ impl Gathered {
         }
         // First what was said before.
         ready!(self.poll_all_left(cx))?;
-        let stream = &self.0.stream;
+        let socket = &self.0.socket;
+        if socket.registered().is_none()
+            && let Some(written) = socket.send_at_once(pieces)
+        {
+            return Poll::Ready(written);
+        }
+        let stream = socket.waited_for()?;
         loop {
             ready!(stream.poll_write_ready(cx))?;
-            let written = self.0.io(Interest::WRITABLE, length, || match pieces {
+            let written = io(stream, Interest::WRITABLE, length, || match pieces {
                 [only] => stream.try_write(only),
                 pieces => stream.try_write_vectored(pieces),
             });
@@ -139,9 +183,10 @@ impl Gathered {
             return Poll::Ready(Err(error.kind().into()));
         }
         while self.unsent() > 0 {
-            ready!(self.0.stream.poll_write_ready(cx))?;
-            if let Some(Err(error)) = self.0.send(&mut out) {
-                return Poll::Ready(Err(error));
+            match self.0.send(&mut out) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => ready!(self.0.socket.waited_for()?.poll_write_ready(cx))?,
             }
         }
         self.0.behind.store(false, Ordering::Relaxed);
@@ -151,7 +196,7 @@ impl Gathered {
     /// Says all: the other direction stays open.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_all_left(cx))?;
-        Poll::Ready(SockRef::from(&self.0.stream).shutdown(Shutdown::Write))
+        Poll::Ready(self.0.socket.shutdown(Shutdown::Write))
     }
 
     fn gather(&self, cx: &Context<'_>, pieces: &[IoSlice<'_>], length: usize) {
@@ -196,7 +241,16 @@ impl Inner {
     fn send(&self, out: &mut Out) -> Option<io::Result<()>> {
         let rest = out.bytes.get(out.sent..).unwrap_or_default();
         let length = rest.len();
-        let sent = match self.io(Interest::WRITABLE, length, || self.stream.try_write(rest))? {
+        let sent = self
+            .socket
+            .registered()
+            .and_then(|stream| io(stream, Interest::WRITABLE, length, || stream.try_write(rest)));
+        // The runtime may not have heard of it: what it does not know of a socket that is not behind, the kernel knows.
+        let at_once = || {
+            let is_behind = self.behind.load(Ordering::Relaxed);
+            if is_behind { None } else { self.socket.send_at_once(&[IoSlice::new(rest)]) }
+        };
+        let sent = match sent.or_else(at_once)? {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             sent => sent,
         };
@@ -221,28 +275,26 @@ impl Inner {
         (out.sent, out.writer) = (0, None);
         self.unsent.store(0, Ordering::Relaxed);
     }
+}
 
-    /// Reads or writes, at most `most` bytes. `None` when the kernel has nothing, or takes nothing.
-    fn io(
-        &self,
-        interest: Interest,
-        most: usize,
-        io: impl FnOnce() -> io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
-        let mut done = 0;
-        let tried = self.stream.try_io(interest, || {
-            done = io()?;
-            // As tokio's own: after less than asked for there is no more for now, so the next one waits for news instead
-            // of asking the kernel in vain.
-            let short = 0 < done && done < most;
-            if short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(done) }
-        });
-        match tried {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                (done > 0).then_some(Ok(done))
-            }
-            tried => Some(tried),
-        }
+/// Reads or writes, at most `most` bytes. `None` when the kernel has nothing, or takes nothing.
+fn io(
+    stream: &TcpStream,
+    interest: Interest,
+    most: usize,
+    io: impl FnOnce() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let mut done = 0;
+    let tried = stream.try_io(interest, || {
+        done = io()?;
+        // As tokio's own: after less than asked for there is no more for now, so the next one waits for news instead
+        // of asking the kernel in vain.
+        let short = 0 < done && done < most;
+        if short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(done) }
+    });
+    match tried {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => (done > 0).then_some(Ok(done)),
+        tried => Some(tried),
     }
 }
 

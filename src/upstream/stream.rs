@@ -57,7 +57,7 @@ impl Stream {
     /// For small messages, one at a time.
     pub(super) fn gathered(self) -> Self {
         match self {
-            Self::Plain(stream) => Self::Gathered(Leaving(Gathered::new(stream))),
+            Self::Plain(stream) => Self::Gathered(Leaving(stream.into())),
             other => other,
         }
     }
@@ -67,7 +67,7 @@ impl Stream {
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
             Self::Plain(stream) => has_nothing(stream),
-            Self::Gathered(stream) => has_nothing(stream.0.stream()),
+            Self::Gathered(stream) => stream.0.stream().is_ok_and(has_nothing),
             // What comes may be TLS's own affair (a ticket, a new key): only TLS can tell.
             Self::Tls(stream) => {
                 let mut byte = [0];
