@@ -91,12 +91,10 @@ where
         }
     }
     // Those in the kernel's queue were not refused: they are served, too.
-    let mut queue = accepting.into_queue();
-    while let Some((stream, peer)) = queue.next() {
+    for (stream, peer) in accepting.into_queue() {
         let place = place(&open, &listening, &drain).await;
         begin(stream, peer, &listening, &ways, chain.clone(), &drain, place);
     }
-    drop(queue);
     drain.all_over().await;
     Ok(())
 }

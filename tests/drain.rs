@@ -35,7 +35,7 @@ async fn connections_in_the_queue_are_served() {
     let mut standin = Standin::start(&orders_config(app.address())).await;
     assert_eq!(standin.get("/").await.status, 200);
     // Stopped, standin accepts nothing: all of these wait in the kernel's queue.
-    standin.process().signal(Signal::STOP);
+    standin.process().stand_still();
     let request = "GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
     let mut queued = Vec::new();
     for number in 0..64 {

@@ -107,7 +107,7 @@ max_backoff = "200ms"
 
 /// For longer than each of its timeouts; when it went on.
 async fn stop(standin: &mut Standin) -> UnixMillis {
-    standin.process().signal(Signal::STOP);
+    standin.process().stand_still();
     // Not to wait for something: that time passes is the point.
     tokio::time::sleep(STOPPED).await;
     let goes_on = UnixMillis::now();

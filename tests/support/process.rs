@@ -119,6 +119,21 @@ impl Process {
         let _ = kill_process_group(group, signal);
     }
 
+    /// From now on it does nothing until it gets [`Signal::CONT`]. A thread that waits is stopped a moment after the signal.
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        let started = Instant::now();
+        while !threads().all(is_stopped) {
+            assert!(started.elapsed() < Duration::from_secs(20), "{} goes on", self.name);
+            std::thread::yield_now();
+        }
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
