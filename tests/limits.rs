@@ -319,6 +319,26 @@ async fn copied_bodies() {
     eventually(LIMIT, async || standin.post("/orders", body.clone()).await.status == 201).await;
 }
 
+/// A body in small pieces takes more memory than it has bytes: it counts for what it takes.
+#[tokio::test]
+async fn copied_bodies_in_small_pieces() {
+    let mut app = App::start().await;
+    let config = orders_config(app.address()) + "\n[listen.limits]\ncopied_bodies = \"128KiB\"\n";
+    let config = config.replace("accept_if =", "max_body = \"64KiB\"\naccept_if =");
+    let standin = Standin::start(&config).await;
+    assert_eq!(standin.get("/").await.status, 200);
+    app.stop().await;
+    for (pieces, status) in [(1000, "201"), (4000, "503"), (1000, "201")] {
+        let mut client = Raw::to(standin.address()).await;
+        client
+            .write("POST /orders HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        client.write(&("1\r\nx\r\n".repeat(pieces) + "0\r\n\r\n")).await;
+        let answer = client.read_until("\r\n\r\n", LIMIT).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{pieces} pieces: {answer}");
+    }
+}
+
 /// An answer whose body pauses for too long ends, broken, so that nobody takes it for whole.
 #[tokio::test]
 async fn the_bodies_of_answers_may_not_pause_for_ever() {

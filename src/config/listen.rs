@@ -70,7 +70,7 @@ pub struct Limits {
     /// Open connections of one client address; above it new ones are closed. Absent: no limit (behind a load balancer all
     /// clients have its address).
     pub connections_per_client: Option<NonZeroUsize>,
-    /// Memory for all request bodies being copied aside or read whole, in bytes.
+    /// Memory for all request bodies being copied aside or read whole, in bytes; small pieces of one count 64 bytes more each.
     #[serde(with = "units::size")]
     #[schemars(with = "units::SizeText")]
     pub copied_bodies: u64,

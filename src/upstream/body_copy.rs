@@ -47,14 +47,25 @@ struct BodyCopy {
     client: Option<ClientBody>,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
-    /// Bytes in `kept` that are counted in the budget.
+    /// Bytes in `kept`.
     length: u64,
+    /// What of the budget is taken.
+    counted: u64,
+    /// Where small pieces go.
+    room: BytesMut,
     limit: u64,
     budget: Budget,
     /// More than may be kept: frames only pass through `kept`.
     over: bool,
     progress: Rc<Progress>,
 }
+
+/// Bytes of a piece from which on what comes with it does not matter.
+const SMALL: usize = 256;
+/// What a piece takes beside its bytes: its place in a list that doubles.
+const PIECE: u64 = 2 * size_of::<Bytes>() as u64;
+/// Where small pieces go, at most so many bytes at a time.
+const ROOM: usize = 4 << 10;
 
 impl Budget {
     pub fn new(bytes: u64) -> Self {
@@ -79,6 +90,8 @@ impl Copied {
             kept: Vec::new(),
             trailers: None,
             length: 0,
+            counted: 0,
+            room: BytesMut::new(),
             limit,
             budget,
             over: false,
@@ -148,15 +161,33 @@ impl BodyCopy {
         Poll::Ready(())
     }
 
-    fn keep(&mut self, data: Bytes) {
+    fn keep(&mut self, mut data: Bytes) {
+        // Most bodies come in one piece.
+        let is_small = data.len() < SMALL && !self.kept.is_empty();
         let bytes = data.len() as u64;
-        if !self.over && self.length + bytes <= self.limit && self.budget.take(bytes) {
+        let counted = if is_small { bytes + PIECE } else { bytes };
+        if !self.over && self.length + bytes <= self.limit && self.budget.take(counted) {
             self.length += bytes;
+            self.counted += counted;
+            if is_small {
+                data = self.packed(&data);
+            }
         } else if !self.over {
             self.over = true;
-            self.budget.give(std::mem::take(&mut self.length));
+            self.length = 0;
+            self.budget.give(std::mem::take(&mut self.counted));
         }
         self.kept.push(data);
+    }
+
+    /// A copy behind the others: as it came, a small piece holds on to all that came with it.
+    fn packed(&mut self, data: &[u8]) -> Bytes {
+        if self.room.capacity() < data.len() {
+            let as_much_again = usize::try_from(self.length).unwrap_or(ROOM);
+            self.room = BytesMut::with_capacity(as_much_again.clamp(SMALL, ROOM));
+        }
+        self.room.extend_from_slice(data);
+        self.room.split().freeze()
     }
 
     fn end(&mut self) {
@@ -180,7 +211,7 @@ impl BodyCopy {
 
 impl Drop for BodyCopy {
     fn drop(&mut self) {
-        self.budget.give(self.length);
+        self.budget.give(self.counted);
     }
 }
 
@@ -267,8 +298,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn small_pieces_count_for_what_they_take_and_hold_on_to_nothing() {
+        let came_in: Vec<Bytes> = (0..1000).map(|_| Bytes::from(vec![b'x'; 265])).collect();
+        let frames: Vec<Result<_, Infallible>> =
+            came_in.iter().map(|all| Ok(Frame::data(all.slice(9..10)))).collect();
+        let body = StreamBody::new(stream::iter(frames)).map_err(|never| match never {});
+        let counted = 1000 + 999 * PIECE;
+        let budget = Budget::new(counted);
+        let copied = Copied::new(Box::pin(body), 1000, budget.clone(), Rc::default());
+        assert_eq!(copied.read_whole().await.unwrap().unwrap().bytes, "x".repeat(1000));
+        assert_eq!(copied.reader().collect().await.unwrap().to_bytes(), "x".repeat(1000));
+        assert!(!budget.take(1));
+        let held = came_in.iter().filter(|all| !all.is_unique()).count();
+        assert_eq!(held, 1, "the first one alone may be all there is");
+        drop(copied);
+        assert!(budget.take(counted));
+    }
+
+    #[tokio::test]
+    async fn small_pieces_that_take_too_much_are_no_copy() {
+        let parts = ["x"; 100];
+        let budget = Budget::new(1000);
+        let copied = Copied::new(client(&parts), 1000, budget.clone(), Rc::default());
+        assert_eq!(copied.reader().collect().await.unwrap().to_bytes(), parts.concat());
+        assert!(copied.read_whole().await.unwrap().is_none());
+        assert!(budget.take(1000));
+    }
+
+    #[tokio::test]
     async fn what_one_reader_took_half_way_the_copy_still_has_whole() {
-        let copied = Copied::new(client(&["ab", "cd", "ef"]), 100, Budget::new(100), Rc::default());
+        let budget = Budget::new(1000);
+        let copied = Copied::new(client(&["ab", "cd", "ef"]), 100, budget, Rc::default());
         let mut first = copied.reader();
         let frame = first.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), "ab");
