@@ -41,6 +41,7 @@
 //! | [`veto`] | what the app says: not to be stood in for |
 //! | [`admin`] | page, API, metrics, health |
 //! | **small things that all may use** | |
+//! | [`body`] | a body read strictly, or not at all |
 //! | [`expr`], [`template`] | CEL and answers, compiled once and bounded |
 //! | [`tls`] | certificates, read from files and read again |
 //! | [`signature`] | by which the app knows a replay |
@@ -48,6 +49,7 @@
 //! | [`telemetry`], [`time`], [`clocks`] | counters; the wall clock in milliseconds; whether it jumps |
 
 pub mod admin;
+pub mod body;
 pub mod canonical;
 pub mod cli;
 pub mod client_body;

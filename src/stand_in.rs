@@ -3,7 +3,6 @@
 //! Knows no connections and no retries: it is told what the attempt left behind.
 
 pub mod answer;
-pub mod body;
 pub mod dedupe;
 pub mod identity;
 mod outgoing;
@@ -22,6 +21,7 @@ use self::{
     risk::{Assessed, HighRisk},
 };
 use crate::{
+    body::read_request,
     router::{Route, Routes},
     store::{
         Appended, Cap, Certainty, Digest, Draft, Durable, Fields, HeldReason, Kept, KeptAnswer,
@@ -191,7 +191,7 @@ impl StandIn {
         if !policy.upstream().was_seen() {
             return Err(NotStoodIn::NeverSeen);
         }
-        let read = body::read_request(&asked.head.headers, &body.bytes);
+        let read = read_request(&asked.head.headers, &body.bytes);
         let (assessed, answer, labels) =
             policy.assess(asked, read.as_ref().map_err(|why| *why), body, who, cause)?;
         let judged = Judged { assessed, answer, labels };

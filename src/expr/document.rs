@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::value::Val;
-use crate::stand_in::body::{Json, Object};
+use crate::body::{Json, Object};
 
 /// See the module. Cheap to copy.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use super::{
     jwt,
     value::{Fault, Val},
 };
-use crate::stand_in::body::{Pairs, form_pairs, has_duplicates};
+use crate::body::{Pairs, form_pairs, has_duplicates};
 
 /// See the module.
 pub(super) struct Scope<'f> {

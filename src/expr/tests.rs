@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::stand_in::body::read_json;
+use crate::body::read_json;
 
 /// A request to judge.
 struct Sample {

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 pub(super) use self::known::Known;
 use super::LARGEST_BODY;
-use crate::stand_in::{
+use crate::{
     body::{BodyKind, Json, ReadBody, read_request},
-    secrets::carries_card_data,
+    stand_in::secrets::carries_card_data,
 };
 
 /// A message without what must not be kept.

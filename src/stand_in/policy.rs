@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::{
     Asked, Cause,
     answer::{AnswerFault, AnswerTemplate, Rendered},
-    body::{NotReadable, ReadBody},
     identity::{self, KeyFault, KeyKind},
     risk::{self, Assessed, HighRisk, Risk},
     secrets::is_made_of_card_data,
 };
 use crate::{
+    body::{self, NotReadable, ReadBody},
     config::{RouteConfig, StandInConfig, StandInOn, Unanswered},
     expr::{Document, ExprFault, Facts, ResponseFacts},
     replay::{self, Live},
@@ -188,8 +188,7 @@ impl Policy {
     pub fn identify(&self, asked: &Asked<'_>, body: Option<&[u8]>) -> Result<Identified, KeyFault> {
         let client_key = identity::client_key(&asked.head.headers)?;
         let read = body.filter(|_| self.identity_needs_body);
-        let read =
-            read.and_then(|bytes| super::body::read_request(&asked.head.headers, bytes).ok());
+        let read = read.and_then(|bytes| body::read_request(&asked.head.headers, bytes).ok());
         let read = read.as_ref().map_or(Document::NONE, |read| Document::Read(&read.json));
         let facts = facts(asked, read, "", "");
         let (upstream, key) = (&*self.upstream.name, client_key.as_deref());

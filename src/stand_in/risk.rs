@@ -3,11 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    body::{NotReadable, ReadBody},
     identity,
     secrets::{carries_card_data, in_trailers, is_made_of_card_data},
 };
 use crate::{
+    body::{NotReadable, ReadBody},
     config::{RouteConfig, StandInConfig},
     expr::{ExprFault, Facts},
     store::{Certainty, Digest},
@@ -224,10 +224,8 @@ fn lists(value: &HeaderValue, member: &str) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{
-        super::{body::read_request, identity::tests},
-        *,
-    };
+    use super::{super::identity::tests, *};
+    use crate::body::read_request;
 
     const ROUTE: &str = r#"
         app_dedupes = { by = "x-request-id", for = "7d" }

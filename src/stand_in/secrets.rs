@@ -15,7 +15,7 @@ use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use serde_json::Number;
 
-use super::body::{BodyKind, Json, ReadBody};
+use crate::body::{BodyKind, Json, ReadBody};
 
 mod fields;
 mod numbers;
@@ -301,7 +301,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{super::body::read_strictly, *};
+    use super::*;
+    use crate::body::read_strictly;
 
     fn json_body(value: Value) -> Option<&'static str> {
         let text = value.to_string();

@@ -7,7 +7,7 @@ use memchr::memchr2;
 use serde_json::{Number, Value};
 
 use super::{Json, Object, check_number};
-use crate::stand_in::body::MAX_DEPTH;
+use crate::body::MAX_DEPTH;
 
 /// What the strict reader would read. None: ask that one.
 pub(super) fn read(text: &str) -> Option<Json<'_>> {

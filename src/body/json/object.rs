@@ -25,7 +25,7 @@ const FEW: usize = 12;
 
 impl<'a> Object<'a> {
     /// None if a name stands there twice.
-    pub(in crate::stand_in::body) fn new(fields: Vec<Field<'a>>) -> Option<Self> {
+    pub(in crate::body) fn new(fields: Vec<Field<'a>>) -> Option<Self> {
         if fields.len() <= FEW {
             let is_twice =
                 |(place, (name, _)): (usize, &Field<'_>)| find(&fields[..place], name).is_some();
