@@ -6,15 +6,18 @@
 mod answer;
 mod backup;
 mod case;
+mod counting;
 mod current;
 mod hang_up;
 pub mod late_answer;
 mod outgoing;
+mod pass_through;
 mod pins;
 mod recording;
 mod refusal;
 mod slow;
 mod tunnel;
+mod upgrade;
 mod way_out;
 
 use std::{convert::Infallible, net::IpAddr, pin::Pin, rc::Rc, sync::Arc};
@@ -28,16 +31,9 @@ use filters::{
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
-use tokio::time::Instant;
 
 pub use self::{answer::Answer, current::Current, pins::Pins, refusal::Refusal};
-use self::{
-    backup::{Elsewhere, Spare},
-    hang_up::SurvivesHangUp,
-    late_answer::LateAnswers,
-    recording::Recording,
-    slow::Slow,
-};
+use self::{counting::Counting, hang_up::SurvivesHangUp, late_answer::LateAnswers, slow::Slow};
 use crate::{
     client_body::{BodyFault, TellsPresence},
     config::Role,
@@ -47,13 +43,9 @@ use crate::{
     router::{Matched, Route, Routes},
     signature::REPLAY,
     stand_in::StandIn,
-    store::Certainty,
-    telemetry::{ANSWERED, Answered, WorkerCounters, add, subtract},
-    turn,
+    telemetry::{ANSWERED, Answered, WorkerCounters},
     upstream::{
-        Asking, Connections, Places, UpstreamError,
-        body_copy::Budget,
-        request_body::{Progress, RequestBody, WaitsFor},
+        Asking, Connections, Places, UpstreamError, body_copy::Budget, request_body::Progress,
     },
     veto::{self, VETO},
 };
@@ -127,7 +119,8 @@ impl Failover {
         B: Body<Data = Bytes, Error = BodyFault> + FromClient + TellsPresence + Unpin + 'static,
     {
         let mut matched = self.0.shared.routes.find(&request);
-        let counting = self.counting(matched.route.as_ref().map_or(0, |route| route.place));
+        let place = matched.route.as_ref().map_or(0, |route| route.place);
+        let counting = Counting::begin(&self.0.counters, place);
         // A replay of another standin: that one keeps the promise. Unsigned marks did not come this far.
         let is_replay = request.headers().contains_key(REPLAY);
         let stands_in = matched
@@ -204,144 +197,6 @@ impl Failover {
         self.0.connections.iter().for_each(Connections::reap);
     }
 
-    /// The app's answer, or why there is none.
-    async fn pass_through<B>(
-        self,
-        matched: Matched,
-        request: Request<B>,
-        counting: Counting,
-        progress: Rc<Progress>,
-    ) -> Result<Response<Answer>, Infallible>
-    where
-        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
-    {
-        if self.0.shared.role == Role::Standby {
-            let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
-            return Ok(self.counted(counting, refused(refusal)));
-        }
-        let (mut head, body) = request.into_parts();
-        let client_ip = way_out::client_ip(&body);
-        let body = if body.is_end_stream() {
-            progress.set_whole();
-            RequestBody::Empty
-        } else {
-            match RequestBody::pass_through(body, &progress).await {
-                Ok(body) => body,
-                Err(fault) => return Ok(self.counted(counting, refused(Refusal::Body(fault)))),
-            }
-        };
-        progress.waits_for(WaitsFor::App);
-        let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
-            Ok(places) => places,
-            Err(error) => {
-                outgoing::live_head(&mut head);
-                let spare = self.spare(&matched, &head, &body);
-                let answer = self.instead(&matched, spare, error, &progress).await;
-                return Ok(self.counted(counting, answer));
-            }
-        };
-        self.leave(outgoing::live_head, &mut head, &matched, client_ip);
-        let spare = self.spare(&matched, &head, &body);
-        let Shared { records, request_id, .. } = &*self.0.shared;
-        let recording = Recording::of(records, &matched, request_id, &head, &body);
-        let mut request = Some(Request::from_parts(head, body));
-        let Some(asking) = self.asking(&matched) else {
-            let refusal = Refusal::NobodyToAsk(Certainty::NotSent);
-            return Ok(self.counted(counting, refused(refusal)));
-        };
-        let asked = self.connections(&matched).exchange(&mut request, &progress, asking);
-        let answer = match asked.await {
-            Ok(mut response) => {
-                if let Some(route) = &matched.route {
-                    self.hear_veto(route, &mut response).await;
-                }
-                by_app(match recording {
-                    None => response.map(|body| Answer::App(body, places)),
-                    Some(recording) => recording.answered(response, places),
-                })
-            }
-            Err(UpstreamError::Client { .. }) if progress.fault().is_some() => {
-                refused(Refusal::Body(progress.fault().unwrap_or(BodyFault::Idle)))
-            }
-            Err(error) => {
-                if let Some(recording) = recording {
-                    recording.no_answer(&error);
-                }
-                drop(places);
-                self.instead(&matched, spare, error, &progress).await
-            }
-        };
-        Ok(self.counted(counting, answer))
-    }
-
-    /// The request once more, in case its app does not get it and there are others.
-    fn spare(&self, matched: &Matched, head: &Parts, body: &RequestBody) -> Option<Box<Spare>> {
-        self.backups(matched.upstream_index)?;
-        Spare::of(head, body)
-    }
-
-    /// The answer of another app, or why there is none.
-    async fn instead(
-        &self,
-        matched: &Matched,
-        spare: Option<Box<Spare>>,
-        error: UpstreamError,
-        progress: &Rc<Progress>,
-    ) -> (Response<Answer>, Answered) {
-        tracing::debug!(%error, "no answer from the app");
-        let Some(spare) = spare else { return no_answer(error) };
-        // In a box: hardly any request comes here, and every one would carry the room for it.
-        match Box::pin(self.pass_elsewhere(matched, &spare, &error, progress)).await {
-            Elsewhere::Answered { response, places } => {
-                by_app(response.map(|body| Answer::App(body, places)))
-            }
-            Elsewhere::InDoubt(error) => no_answer(error),
-            Elsewhere::Nobody => no_answer(error),
-        }
-    }
-
-    /// Another protocol over the same connection; never stood in for, and only on routes without a stand-in.
-    async fn upgrade<B>(
-        &self,
-        matched: Matched,
-        mut request: Request<B>,
-        stands_in: bool,
-    ) -> (Response<Answer>, Answered)
-    where
-        B: Body<Data = Bytes, Error = BodyFault> + FromClient + Unpin + 'static,
-    {
-        if self.0.shared.role == Role::Standby {
-            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
-        }
-        let places = match self.enter(matched.route.as_deref(), matched.upstream_index) {
-            Ok(places) => places,
-            Err(error) => return no_answer(error),
-        };
-        let client = hyper::upgrade::on(&mut request);
-        let (mut head, body) = request.into_parts();
-        self.leave(outgoing::head, &mut head, &matched, way_out::client_ip(&body));
-        if !stands_in {
-            WantsUpgrade.ask(&mut head.headers);
-        }
-        let request = Request::from_parts(head, RequestBody::Empty);
-        let Some(asking) = self.asking(&matched) else {
-            return refused(Refusal::NobodyToAsk(Certainty::NotSent));
-        };
-        match self.connections(&matched).upgrade(request, asking).await {
-            Ok((mut response, None)) => {
-                if let Some(route) = &matched.route {
-                    self.hear_veto(route, &mut response).await;
-                }
-                by_app(response.map(|body| Answer::App(body, places)))
-            }
-            Ok((response, Some(app))) => {
-                tunnel::begin(client, app, places, &self.0.drain);
-                by_app(response.map(|body| Answer::App(body, Places::default())))
-            }
-            Err(error) => no_answer(error),
-        }
-    }
-
     /// A place in the bulkheads of the request, until its answer ends.
     fn enter(&self, route: Option<&Route>, upstream: usize) -> Result<Places, UpstreamError> {
         let of_upstream = self.0.shared.routes.bulkheads.get(upstream).and_then(Option::as_deref);
@@ -383,12 +238,6 @@ impl Failover {
             }
         }
     }
-
-    fn counting(&self, place: usize) -> Counting {
-        add(&self.0.counters.requests_in_flight, 1);
-        let started = turn::now();
-        Counting { counters: Arc::clone(&self.0.counters), place, started, done: false }
-    }
 }
 
 /// The app's own answer.
@@ -412,34 +261,4 @@ fn refused(refusal: Refusal) -> (Response<Answer>, Answered) {
     let answered =
         if refusal.is_clients_fault() { Answered::ClientFault } else { Answered::Refused };
     (refusal.into_response(), answered)
-}
-
-/// Counts one request, also one whose client leaves before its answer.
-struct Counting {
-    counters: Arc<WorkerCounters>,
-    place: usize,
-    started: Instant,
-    done: bool,
-}
-
-impl Counting {
-    fn done(mut self, answered: Answered) {
-        self.done = true;
-        let now = match answered {
-            Answered::ByApp => turn::now(),
-            // Whoever stands in may have computed for long.
-            _ => Instant::now(),
-        };
-        let took = now.saturating_duration_since(self.started);
-        self.counters.route(self.place).count(answered, took);
-    }
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        subtract(&self.counters.requests_in_flight, 1);
-        if !self.done {
-            add(&self.counters.route(self.place).answered[Answered::ClientGone as usize], 1);
-        }
-    }
 }
