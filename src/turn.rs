@@ -375,6 +375,27 @@ mod tests {
         assert!(buf.filled().is_empty());
     }
 
+    /// It waits for the first bytes, and then for the kernel to take what it says: it hears of both.
+    #[tokio::test]
+    async fn a_write_that_waits_does_not_make_a_read_deaf() {
+        let (near, mut far) = just_connected();
+        let woken = Arc::new(Told::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = &mut Context::from_waker(&waker);
+        let mut room = [0; 3];
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        let large = vec![b'x'; 1 << 20];
+        while near.poll_write(cx, &[IoSlice::new(&large)]).is_ready() {}
+        assert!(woken.0.swap(false, std::sync::atomic::Ordering::SeqCst));
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        far.write_all(b"yes").unwrap();
+        while !woken.0.load(std::sync::atomic::Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        assert!(near.poll_read(cx, &mut ReadBuf::new(&mut room)).is_ready());
+        assert_eq!(&room, b"yes");
+    }
+
     /// The error comes at the end of the turn; whoever said it hears of it, and that nothing has left.
     #[tokio::test]
     async fn what_can_not_leave_is_known_not_to_have_left() {

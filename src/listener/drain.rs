@@ -59,8 +59,11 @@ impl Drain {
             if self.has_begun() {
                 return Poll::Ready(None);
             }
-            waiting.register(cx);
-            future.as_mut().poll(cx).map(Some)
+            let poll = future.as_mut().poll(cx).map(Some);
+            if poll.is_pending() {
+                waiting.register(cx);
+            }
+            poll
         })
         .await
     }

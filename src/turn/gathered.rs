@@ -74,9 +74,9 @@ impl Gathered {
         }))
     }
 
-    /// To wait for it; from now on the runtime knows it.
+    /// To wait for it when nobody reads; from now on the runtime knows it.
     pub fn stream(&self) -> io::Result<&TcpStream> {
-        self.0.socket.waited_for()
+        self.0.socket.waited_for(Waker::noop())
     }
 
     /// None while the runtime has not heard of it.
@@ -111,12 +111,12 @@ impl Gathered {
         let socket = &self.0.socket;
         let stream = match socket.registered() {
             Some(stream) => stream,
-            None => match socket.first_read(buf) {
+            None => match ready!(socket.poll_first_read(cx, buf)) {
                 Some(read) => {
                     super::time_passes();
                     return Poll::Ready(read);
                 }
-                None => socket.waited_for()?,
+                None => socket.waited_for(cx.waker())?,
             },
         };
         let room = buf.remaining();
@@ -155,7 +155,7 @@ impl Gathered {
         {
             return Poll::Ready(written);
         }
-        let stream = socket.waited_for()?;
+        let stream = socket.waited_for(cx.waker())?;
         loop {
             ready!(stream.poll_write_ready(cx))?;
             let written = io(stream, Interest::WRITABLE, length, || match pieces {
@@ -186,7 +186,7 @@ impl Gathered {
             match self.0.send(&mut out) {
                 Some(Ok(())) => {}
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => ready!(self.0.socket.waited_for()?.poll_write_ready(cx))?,
+                None => ready!(self.0.socket.waited_for(cx.waker())?.poll_write_ready(cx))?,
             }
         }
         self.0.behind.store(false, Ordering::Relaxed);

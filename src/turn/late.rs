@@ -1,19 +1,19 @@
-//! A socket that the runtime hears of when somebody has to wait for it, and not before: one whose request is there when
-//! it is accepted, and whose answer the kernel takes at once, costs no registration and no end of one.
-//!
-//! Until then the kernel is asked directly, and only so much: whoever reads a second time waits like everybody.
+//! A socket that the runtime knows no better than it has to. One whose request is there when it is accepted, and whose
+//! answer the kernel takes at once, is never registered. One whose first bytes are waited for is registered for these:
+//! an event that says that it can be written to would wake the worker for nothing. Whoever waits for more waits as usual.
 
 use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     net::{self, Shutdown},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll, Waker, ready},
 };
 
 use rustix::net::RecvFlags;
 use socket2::SockRef;
 use tokio::{
-    io::{Interest, ReadBuf},
+    io::{Interest, ReadBuf, unix::AsyncFd},
     net::TcpStream,
 };
 
@@ -21,13 +21,15 @@ use tokio::{
 pub(super) struct LateSocket {
     registered: OnceLock<TcpStream>,
     /// Until then. Empty too where it could not be registered.
-    bare: Mutex<Option<Bare>>,
+    early: Mutex<Option<Early>>,
 }
 
-struct Bare {
-    stream: net::TcpStream,
-    /// It was read from.
-    is_read: bool,
+/// Before its second read.
+enum Early {
+    Bare(net::TcpStream),
+    /// Its first bytes are waited for.
+    Awaited(AsyncFd<net::TcpStream>),
+    Read(net::TcpStream),
 }
 
 /// What the other side's end of a connection looks like.
@@ -41,55 +43,74 @@ pub struct Shows {
 
 impl From<TcpStream> for LateSocket {
     fn from(stream: TcpStream) -> Self {
-        Self { registered: OnceLock::from(stream), bare: Mutex::default() }
+        Self { registered: OnceLock::from(stream), early: Mutex::default() }
     }
 }
 
 /// It must not block.
 impl From<net::TcpStream> for LateSocket {
     fn from(stream: net::TcpStream) -> Self {
-        let bare = Bare { stream, is_read: false };
-        Self { registered: OnceLock::new(), bare: Mutex::new(Some(bare)) }
+        Self { registered: OnceLock::new(), early: Mutex::new(Some(Early::Bare(stream))) }
     }
 }
 
 impl LateSocket {
-    /// None while the runtime has not heard of it.
+    /// None while the runtime does not know it, or knows it for its first bytes only.
     #[inline]
     pub(super) fn registered(&self) -> Option<&TcpStream> {
         self.registered.get()
     }
 
-    /// Registers it if need be, for whoever has to wait.
-    pub(super) fn waited_for(&self) -> io::Result<&TcpStream> {
+    /// Registers it if need be, for whoever has to wait. Where its first bytes are waited for, whoever does that is woken,
+    /// and waits anew: it is the same task.
+    pub(super) fn waited_for(&self, task: &Waker) -> io::Result<&TcpStream> {
         if let Some(stream) = self.registered.get() {
             return Ok(stream);
         }
-        let mut bare = self.bare();
-        if let Some(Bare { stream, .. }) = bare.take() {
+        let mut early = self.early();
+        if let Some(early) = early.take() {
+            if matches!(early, Early::Awaited(_)) {
+                task.wake_by_ref();
+            }
             // Under the lock: whoever finds it empty finds the other one filled.
-            self.registered.set(TcpStream::from_std(stream)?).ok();
+            self.registered.set(TcpStream::from_std(early.into_stream())?).ok();
         }
         self.registered.get().ok_or_else(gone)
     }
 
-    /// What has come already, the first time that somebody asks. None: it has to be waited for.
-    pub(super) fn first_read(&self, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+    /// Its first bytes. None: they were read, and others are to be waited for.
+    pub(super) fn poll_first_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Option<io::Result<()>>> {
         if !CAN_BE_ASKED {
-            return None;
+            return Poll::Ready(None);
         }
-        let mut bare = self.bare();
-        let bare = bare.as_mut().filter(|bare| !bare.is_read)?;
-        bare.is_read = true;
-        let mut room = [MaybeUninit::uninit(); FIRST_READ];
-        let room = &mut room[..FIRST_READ.min(buf.remaining())];
-        match rustix::net::recv(&bare.stream, room, RecvFlags::empty()) {
-            Ok(((read, _), _)) => {
-                buf.put_slice(read);
-                Some(Ok(()))
+        let mut early = self.early();
+        let awaited = match early.take() {
+            Some(Early::Bare(stream)) => {
+                if let Some(read) = read_at_once(&stream, buf) {
+                    *early = Some(Early::Read(stream));
+                    return Poll::Ready(Some(read));
+                }
+                match awaited(stream) {
+                    Ok(awaited) => awaited,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
             }
-            Err(error) => unless_it_waits(error.into()).map(Err),
-        }
+            Some(Early::Awaited(awaited)) => awaited,
+            read => {
+                *early = read;
+                return Poll::Ready(None);
+            }
+        };
+        let read = poll_awaited(&awaited, cx, buf);
+        *early = Some(match read {
+            Poll::Ready(_) => Early::Read(awaited.into_inner()),
+            Poll::Pending => Early::Awaited(awaited),
+        });
+        read.map(Some)
     }
 
     /// Sends once, whatever the runtime has heard. None: it has to be waited for.
@@ -138,15 +159,67 @@ impl LateSocket {
         if let Some(stream) = self.registered() {
             return Some(look(stream.into()));
         }
-        let bare = self.bare();
-        match bare.as_ref() {
-            Some(bare) => Some(look((&bare.stream).into())),
+        let early = self.early();
+        match early.as_ref() {
+            Some(early) => Some(look(early.stream().into())),
             None => self.registered().map(|stream| look(stream.into())),
         }
     }
 
-    fn bare(&self) -> MutexGuard<'_, Option<Bare>> {
-        self.bare.lock().unwrap_or_else(PoisonError::into_inner)
+    fn early(&self) -> MutexGuard<'_, Option<Early>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Early {
+    fn stream(&self) -> &net::TcpStream {
+        match self {
+            Self::Bare(stream) | Self::Read(stream) => stream,
+            Self::Awaited(awaited) => awaited.get_ref(),
+        }
+    }
+
+    fn into_stream(self) -> net::TcpStream {
+        match self {
+            Self::Bare(stream) | Self::Read(stream) => stream,
+            Self::Awaited(awaited) => awaited.into_inner(),
+        }
+    }
+}
+
+/// Registers it for what it says, and for nothing else.
+#[expect(
+    deprecated,
+    reason = "its successor is `unsafe`, for types that name a descriptor which is not theirs: a stream of std owns its own"
+)]
+fn awaited(stream: net::TcpStream) -> io::Result<AsyncFd<net::TcpStream>> {
+    AsyncFd::with_interest(stream, Interest::READABLE)
+}
+
+fn poll_awaited(
+    awaited: &AsyncFd<net::TcpStream>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        let mut ready = ready!(awaited.poll_read_ready(cx))?;
+        match read_at_once(awaited.get_ref(), buf) {
+            Some(read) => return Poll::Ready(read),
+            None => ready.clear_ready(),
+        }
+    }
+}
+
+/// None: it has to be waited for.
+fn read_at_once(stream: &net::TcpStream, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+    let mut room = [MaybeUninit::uninit(); FIRST_READ];
+    let room = &mut room[..FIRST_READ.min(buf.remaining())];
+    match rustix::net::recv(stream, room, RecvFlags::empty()) {
+        Ok(((read, _), _)) => {
+            buf.put_slice(read);
+            Some(Ok(()))
+        }
+        Err(error) => unless_it_waits(error.into()).map(Err),
     }
 }
 
