@@ -137,7 +137,8 @@ fn begin<S, B>(
     // Inside from now on: the drain must not be over before its task has begun.
     let (arrival, protocols, here) =
         (Rc::clone(&ways.arrival), Rc::clone(&ways.protocols), drain.enter());
-    spawn(async move {
+    // In a box: a task is moved more than once until it runs, and once more when it ends.
+    spawn(Box::pin(async move {
         let arrived = match arrival.of(stream, peer, &here).await {
             Ok(arrived) => arrived,
             Err(refused) => {
@@ -160,7 +161,7 @@ fn begin<S, B>(
             tracing::debug!(%peer, error = &*error, "connection ended");
         }
         presence.settle().await;
-    });
+    }));
 }
 
 /// hyper's view of the filter chain: each request with what is known of its connection.

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -14,9 +13,15 @@ use std::{
 pub struct Drain {
     begun: Cell<bool>,
     inside: Cell<usize>,
-    next: Cell<u64>,
     /// Whoever wants to know of the beginning, or of the last one's leaving.
-    wakers: RefCell<HashMap<u64, Waker>>,
+    wakers: RefCell<Wakers>,
+}
+
+/// Each in a place of its own: there is one for every connection, which comes and goes.
+#[derive(Debug, Default)]
+struct Wakers {
+    places: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 /// One connection or late exchange that the drain waits for.
@@ -25,8 +30,8 @@ pub struct Inside(Waiting);
 /// A place in the list of those to be woken.
 struct Waiting {
     drain: Rc<Drain>,
-    place: u64,
-    registered: Cell<bool>,
+    /// Once it has waited.
+    place: Cell<Option<usize>>,
 }
 
 impl Drain {
@@ -75,20 +80,19 @@ impl Drain {
             if self.inside.get() == 0 {
                 return Poll::Ready(());
             }
-            waiting.registered.set(false);
-            waiting.register(cx);
+            waiting.register_anew(cx);
             Poll::Pending
         })
         .await;
     }
 
     fn waiting(self: &Rc<Self>) -> Waiting {
-        self.next.set(self.next.get() + 1);
-        Waiting { drain: Rc::clone(self), place: self.next.get(), registered: Cell::new(false) }
+        Waiting { drain: Rc::clone(self), place: Cell::new(None) }
     }
 
     fn wake(&self) {
-        self.wakers.take().into_values().for_each(Waker::wake);
+        let wakers = self.wakers.borrow_mut().take_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -103,17 +107,48 @@ impl Inside {
 impl Waiting {
     /// A task keeps its waker, so once is enough.
     fn register(&self, cx: &mut Context<'_>) {
-        if !self.registered.replace(true) {
-            self.drain.wakers.borrow_mut().insert(self.place, cx.waker().clone());
+        if self.place.get().is_none() {
+            self.register_anew(cx);
         }
+    }
+
+    fn register_anew(&self, cx: &mut Context<'_>) {
+        let mut wakers = self.drain.wakers.borrow_mut();
+        self.place.set(Some(wakers.put(self.place.get(), cx.waker().clone())));
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.registered.get() {
-            self.drain.wakers.borrow_mut().remove(&self.place);
+        if let Some(place) = self.place.get() {
+            self.drain.wakers.borrow_mut().leave(place);
         }
+    }
+}
+
+impl Wakers {
+    /// In that place, or in a free one.
+    fn put(&mut self, place: Option<usize>, waker: Waker) -> usize {
+        match place.or_else(|| self.free.pop()) {
+            Some(place) => {
+                self.places[place] = Some(waker);
+                place
+            }
+            None => {
+                self.places.push(Some(waker));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    fn leave(&mut self, place: usize) {
+        self.places[place] = None;
+        self.free.push(place);
+    }
+
+    /// They keep their places.
+    fn take_all(&mut self) -> Vec<Waker> {
+        self.places.iter_mut().filter_map(Option::take).collect()
     }
 }
 
@@ -155,6 +190,25 @@ mod tests {
         assert!(accepting.as_mut().poll(&mut noop()).is_pending());
         drain.begin();
         assert!(accepting.as_mut().poll(&mut noop()).is_ready());
-        assert!(drain.wakers.borrow().is_empty());
+        assert!(drain.wakers.borrow().places.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_place_is_given_to_another_one_only_when_it_is_free() {
+        let drain = Rc::new(Drain::default());
+        let begins = |inside: &Inside| inside.poll_begun(&mut noop());
+        let [one, two, three] = [drain.enter(), drain.enter(), drain.enter()];
+        for inside in [&one, &two, &one] {
+            assert!(!begins(inside));
+        }
+        assert_eq!(drain.wakers.borrow().places.len(), 2);
+        drop(one);
+        assert!(!begins(&three));
+        assert_eq!((three.0.place.get(), two.0.place.get()), (Some(0), Some(1)));
+        assert_eq!(drain.wakers.borrow().places.len(), 2);
+        drain.begin();
+        assert!(begins(&two) && begins(&three));
+        drop((two, three));
+        assert_eq!(drain.wakers.borrow().free.len(), 2);
     }
 }

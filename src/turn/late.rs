@@ -90,7 +90,10 @@ impl LateSocket {
         let mut early = self.early();
         let awaited = match early.take() {
             Some(Early::Bare(stream)) => {
-                if let Some(read) = read_at_once(&stream, buf) {
+                if super::may_have_spoken()
+                    && let Some(read) = read_at_once(&stream, buf)
+                {
+                    super::has_spoken();
                     *early = Some(Early::Read(stream));
                     return Poll::Ready(Some(read));
                 }

@@ -1,8 +1,8 @@
 //! The fields that say for whom a request is sent on.
 
 use std::{
-    io::{Cursor, Write as _},
-    net::IpAddr,
+    io::{self, Cursor, Write as _},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use bytes::Bytes;
@@ -119,9 +119,26 @@ pub(super) fn forwarded_element(
 
 fn address_value(address: IpAddr) -> HeaderValue {
     let mut text = Cursor::new([0_u8; 64]);
-    write!(text, "{address}").expect("no address is longer");
+    match address {
+        // Each new connection writes one, and formatting costs ten times as much.
+        IpAddr::V4(address) => write_v4(&mut text, address),
+        IpAddr::V6(address) => write!(text, "{address}"),
+    }
+    .expect("no address is longer");
     let length = text.position() as usize;
     value_of(Bytes::copy_from_slice(&text.get_ref()[..length]))
+}
+
+fn write_v4(text: &mut Cursor<[u8; 64]>, address: Ipv4Addr) -> io::Result<()> {
+    for (at, byte) in address.octets().into_iter().enumerate() {
+        let digits = [b'0' + byte / 100, b'0' + byte / 10 % 10, b'0' + byte % 10];
+        let zeros = usize::from(byte < 100) + usize::from(byte < 10);
+        if at > 0 {
+            text.write_all(b".")?;
+        }
+        text.write_all(&digits[zeros..])?;
+    }
+    Ok(())
 }
 
 fn value_of(bytes: Bytes) -> HeaderValue {
@@ -133,3 +150,20 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_it_is_read() {
+        let v4 = (0..=255).map(|byte: u8| Ipv4Addr::new(byte, !byte, byte / 2, byte / 16).into());
+        let v6 = [Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(!0, 1, 2, !0, !0, 3, !0, !0).into()];
+        for address in v4.chain(v6) {
+            let address: IpAddr = address;
+            assert_eq!(address_value(address), address.to_string());
+        }
+    }
+}
