@@ -3,14 +3,14 @@
 
     benches/pass_through.py                                   get, post1k and close, ten turns of one second each
     benches/pass_through.py --standin before=/old/standin --standin after=target/release/standin
-    benches/pass_through.py --scenarios get --turns 20
+    benches/pass_through.py --scenarios get,h2 --turns 20     h2: HTTP/2 in clear, 16 connections of 8 streams (needs h2load)
     benches/pass_through.py --memory                          resident memory with idle connections, and with busy ones
 
 Needs wrk, nginx and two cores: the proxies are held to the first, wrk and the app to the second. All proxies are up at once and
 take turns of one slice each, so that what else happens on the machine comes to all alike; told are the medians, and the
 median over the turns of the ratio within a turn. The app is a small nginx of its own.
 """
-import argparse, os, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, os, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,6 +22,7 @@ SCENARIOS = {
     "post64k": ("/post", 64, []),
     "big": ("/big", 16, []),
     "close": ("/small", 64, ["-H", "Connection: close"]),
+    "h2": ("/small", 16, ["-m8"]),
     "stood_in": ("/checkout", 64, []),  # a route with a stand-in: its body is copied aside
 }
 
@@ -149,12 +150,17 @@ def slice_of(proxy, scenario, seconds, folder):
         file = folder / f"{scenario}.lua"
         file.write_text(f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{order}'\n")
         script = ["-s", str(file)]
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, *script, f"http://127.0.0.1:{proxy.port}{path}"]
+    url = f"http://127.0.0.1:{proxy.port}{path}"
+    if scenario == "h2":
+        command = ["h2load", "-t1", f"-c{connections}", "-D", str(seconds), *more, url]
+    else:
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, *script, url]
     hold = (lambda: os.sched_setaffinity(0, {1})) if (os.cpu_count() or 1) > 1 else None
     before = proxy.cpu()
     out = subprocess.run(command, capture_output=True, text=True, preexec_fn=hold).stdout
     used = proxy.cpu() - before
-    done = next((int(line.split()[0]) for line in out.splitlines() if " requests in " in line), 0)
+    done = re.search(r"(\d+) requests in |^status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", out, re.MULTILINE)
+    done = int(done[1] or done[2]) if done else 0
     if not done or "Non-2xx" in out:
         sys.exit(f"{proxy.name}, {scenario}: {out}")
     return used / done * 1e6
@@ -167,12 +173,16 @@ def compare(args, proxies, folder):
     table = {proxy.name: [] for proxy in proxies}
     for scenario in args.scenarios:
         samples = {proxy.name: [] for proxy in proxies}
-        for proxy in proxies:
+        able = [proxy for proxy in proxies if scenario != "h2" or proxy.name != "nginx"]  # nginx 1.22 takes one protocol a port
+        for proxy in able:
             slice_of(proxy, scenario, 1, folder)
         for _ in range(args.turns):
-            for proxy in proxies:
+            for proxy in able:
                 samples[proxy.name].append(slice_of(proxy, scenario, args.seconds, folder))
         for name, mine in samples.items():
+            if not mine or not samples[base]:
+                table[name].append(f"{statistics.median(mine):.1f}" if mine else "–")
+                continue
             ratio = statistics.median(one / other for one, other in zip(mine, samples[base]))
             table[name].append(f"{statistics.median(mine):.1f} ({ratio:.2f})")
     for name, cells in table.items():
@@ -220,7 +230,7 @@ def main():
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--idle", type=int, default=10_000)
     args = parser.parse_args()
-    for needed in ("wrk", "nginx"):
+    for needed in ("wrk", "nginx", *(["h2load"] if "h2" in args.scenarios else [])):
         if not shutil.which(needed):
             sys.exit(f"{needed} is needed")
     binaries = [one.split("=", 1) for one in args.standin or [f"standin={HERE.parent / 'target/release/standin'}"]]
