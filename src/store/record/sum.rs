@@ -23,19 +23,23 @@ fn lanes(before: u64, bytes: &[u8]) -> u64 {
     let mut sums = [before, 1, 2, 3];
     let (blocks, rest) = bytes.as_chunks::<32>();
     for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for (sum, word) in sums.iter_mut().zip(words) {
-            *sum = mix(*sum, u64::from_le_bytes(*word));
+        if let ([a, b, c, d], _) = block.as_chunks::<8>() {
+            let [e, f, g, h] = sums;
+            sums = [mix(e, word(a)), mix(f, word(b)), mix(g, word(c)), mix(h, word(d))];
         }
     }
     let mut sum = sums.into_iter().fold(bytes.len() as u64, mix);
     let (words, rest) = rest.as_chunks::<8>();
-    for word in words {
-        sum = mix(sum, u64::from_le_bytes(*word));
+    for one in words {
+        sum = mix(sum, word(one));
     }
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    mix(sum, u64::from_le_bytes(last))
+    mix(sum, word(&last))
+}
+
+fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
 }
 
 fn mix(sum: u64, word: u64) -> u64 {
