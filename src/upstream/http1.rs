@@ -11,6 +11,8 @@ mod differential;
 mod queue;
 mod request_head;
 mod response_head;
+#[cfg(test)]
+mod script;
 mod sending;
 #[cfg(test)]
 mod tests;

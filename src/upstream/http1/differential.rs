@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::tests::{Body, Outcome, Script, fields, outcome, poll_often};
+use super::script::{Body, Outcome, Script, fields, outcome, poll_often};
 
 /// The same exchange by hyper, with the limits that standin gave it.
 fn by_hyper(method: &str, app: Script) -> Outcome {
