@@ -6,6 +6,7 @@
 mod actions;
 mod api;
 pub(crate) mod base64;
+mod bulk;
 mod filter;
 mod guard;
 mod health;

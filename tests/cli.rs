@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 use standin::{
     config::{AdminConfig, AdminToken, Role},
-    store::KeptAnswer,
+    store::{HeldReason, KeptAnswer},
 };
 use tokio::process::Command;
 
@@ -78,6 +78,7 @@ async fn help_is_as_it_was_agreed() {
         "entries replay",
         "entries hold",
         "entries release",
+        "entries release-all",
         "entries write-off",
         "entries follow-up",
         "replay",
@@ -190,6 +191,27 @@ async fn decisions_are_made_and_carry_the_name_of_who_made_them() {
     let audit = fixture.store.audit_log(20).await.unwrap();
     assert_eq!(audit.len(), 6, "{audit:?}");
     assert!(audit.iter().all(|line| line.who == "anna"), "{audit:?}");
+}
+
+#[tokio::test]
+async fn many_are_released_at_once() {
+    let fixture = Fixture::start().await;
+    for n in 1..=3 {
+        fixture.append(n, |entry| entry.held = Some(HeldReason::Credentials)).await;
+    }
+    fixture.append(4, |entry| entry.held = Some(HeldReason::Unclear)).await;
+    let release = async |more: &[&str]| {
+        let all = ["entries", "release-all", "--reason", "new token"];
+        ask(&fixture, &[&all, more].concat()).await
+    };
+    let some = release(&["--held", "credentials", "--at-most", "2"]).await;
+    assert_eq!(said(&some, 0), "2 entries are released. 1 is still held for this reason.\n");
+    let rest = release(&["--held", "credentials", "--route", "checkout"]).await;
+    assert_eq!(said(&rest, 0), "1 entry is released.\n");
+    let no = release(&["--held", "unclear"]).await;
+    said(&no, 1);
+    assert!(complaint(&no).contains("release them one by one"), "{}", complaint(&no));
+    said(&release(&[]).await, 2); // no word of what is held for what
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ impl Why {
         }
         Ok(Self(text.to_owned()))
     }
+
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Admin {
@@ -116,7 +120,7 @@ impl Admin {
                 store.follow_up(entry.seq, &who.0, &why.0).await?;
             }
             Act::Release { extend } => {
-                let extend = extend.unwrap_or_else(|| self.expires_of(&entry));
+                let extend = extend.unwrap_or_else(|| self.expires_of(&entry.route));
                 store.release(entry.seq, extend, &who.0, &why.0).await?;
             }
             Act::Replay => {
@@ -134,10 +138,9 @@ impl Admin {
     }
 
     /// How long a released entry may still be sent when nothing else is said.
-    fn expires_of(&self, entry: &Entry) -> Duration {
+    pub(super) fn expires_of(&self, route: &str) -> Duration {
         let routes = self.handles.routes.now();
-        let stand_in =
-            routes.by_name(&entry.route).and_then(|route| route.config.stand_in.as_ref());
+        let stand_in = routes.by_name(route).and_then(|route| route.config.stand_in.as_ref());
         stand_in.map_or(Duration::from_secs(24 * 3600), |stand_in| stand_in.expires)
     }
 
@@ -145,12 +148,7 @@ impl Admin {
         match (&*asked.route, &*asked.upstream, &*asked.entry) {
             ("", "", "") => Ok((Scope::default(), "all".into())),
             (route, "", "") => {
-                let totals = self.handles.store.totals();
-                if self.handles.routes.now().by_name(route).is_none()
-                    && !totals.routes.contains_key(route)
-                {
-                    return Err(Problem::no_such("route"));
-                }
+                self.must_know_route(route)?;
                 let scope = Scope { route: Some(Arc::from(route)), ..Scope::default() };
                 Ok((scope, format!("route {route}")))
             }
@@ -168,6 +166,15 @@ impl Admin {
             }
             _ => Err(Problem::bad("give at most one of route, upstream and entry")),
         }
+    }
+
+    /// Configured, or with entries in the store.
+    pub(super) fn must_know_route(&self, route: &str) -> Result<(), Problem> {
+        let configured = self.handles.routes.now().by_name(route).is_some();
+        if configured || self.handles.store.totals().routes.contains_key(route) {
+            return Ok(());
+        }
+        Err(Problem::no_such("route"))
     }
 
     pub(crate) fn impact(&self, scope: &Scope) -> Impact {
@@ -301,7 +308,13 @@ impl Admin {
         self.egress_pool(pool)
     }
 
-    async fn audit(&self, what: &str, on: &str, who: &Who, why: &Why) -> Result<(), Problem> {
+    pub(super) async fn audit(
+        &self,
+        what: &str,
+        on: &str,
+        who: &Who,
+        why: &Why,
+    ) -> Result<(), Problem> {
         let line = AuditLine {
             at: UnixMillis::now(),
             who: who.0.clone(),

@@ -2,6 +2,7 @@
 
 mod egress;
 mod entries;
+mod held;
 mod records;
 mod replay;
 mod system;
@@ -44,6 +45,7 @@ api! {
     post "/entries/{id}/release" => entries::release,
     post "/entries/{id}/write-off" => entries::write_off,
     post "/entries/{id}/follow-up" => entries::follow_up,
+    post "/held/{held}/release" => held::release,
     get "/replay/runs" => replay::runs,
     post "/replay/runs" => replay::start,
     get "/replay/impact" => replay::impact,
@@ -89,6 +91,7 @@ api! {
         entries::release,
         entries::write_off,
         entries::follow_up,
+        held::release,
         replay::runs,
         replay::start,
         replay::impact,

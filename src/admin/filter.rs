@@ -104,7 +104,8 @@ pub(crate) fn duration(name: &str, text: &str) -> Result<Option<Duration>, Probl
     }
 }
 
-fn one_of<T: DeserializeOwned>(name: &str, text: &str) -> Result<Option<T>, Problem> {
+/// Reads one of a list of words, or nothing.
+pub(crate) fn one_of<T: DeserializeOwned>(name: &str, text: &str) -> Result<Option<T>, Problem> {
     match text.trim() {
         "" => Ok(None),
         text => {

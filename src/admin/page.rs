@@ -7,6 +7,7 @@ mod entries;
 mod filters;
 mod overview;
 mod records;
+mod release_all;
 mod replay;
 mod story;
 mod worklist;
@@ -39,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/entries/{id}/{act}", get(entries::confirm).post(entries::act))
         .route("/worklist", get(worklist::show))
         .route("/worklist/{group}", get(worklist::group))
+        .route("/worklist/{group}/release", get(release_all::confirm).post(release_all::act))
         .route("/replay", get(replay::list))
         .route("/replay/start", get(replay::confirm_start).post(replay::start))
         .route("/replay/{id}/stop", get(replay::confirm_stop).post(replay::stop))
@@ -108,12 +110,16 @@ impl Frame {
     }
 }
 
-const DONE: [(&str, &str); 10] = [
+const DONE: [(&str, &str); 11] = [
     ("follow-up", "The entry is followed up: it has left the worklist."),
     ("egress", "The pool is changed."),
     ("replay", "The replay was started."),
     ("hold", "The entry is held now: nothing is sent until it is released."),
     ("release", "The entry is released: it is stored again and due at once."),
+    (
+        "release-all",
+        "They are released: stored again and due at once. What is still listed came later, or was changed meanwhile.",
+    ),
     ("write-off", "The entry is written off: it is never sent."),
     ("mode", "The mode is set."),
     ("reload", "The configuration was read again."),

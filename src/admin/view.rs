@@ -24,7 +24,7 @@ pub use self::{
     config::{ConfigStatus, ReloadView},
     egress::{EgressPoolView, EgressProxyView, EgressSourceView, EgressSummary, EgressView},
     endpoint::EndpointStatus,
-    entry::{EntryDetail, EntryList, EntryView, HistoryView},
+    entry::{EntryDetail, EntryList, EntryView, HistoryView, Released},
     message::{AnswerView, BodyView, Field, RequestView},
     mode::{ModeView, ModesView},
     record::{RecordDetail, RecordList, RecordedMessage},

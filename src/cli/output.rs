@@ -17,7 +17,8 @@ pub(super) use self::{
 use crate::admin::{
     text,
     view::{
-        self, ConfigStatus, EntryDetail, ModeView, ModesView, RunList, RunStatus, Severity, Status,
+        self, ConfigStatus, EntryDetail, ModeView, ModesView, Released, RunList, RunStatus,
+        Severity, Status,
     },
 };
 
@@ -166,6 +167,21 @@ pub(super) fn decided(detail: &EntryDetail) -> String {
         text::line(&detail.entry.receipt),
         text::line(&detail.entry.state_words())
     )
+}
+
+pub(super) fn released(released: &Released) -> String {
+    let Released { released, moved, left } = *released;
+    let mut said = format!("{} released.", view::counted(released, "entry is", "entries are"));
+    if moved > 0 {
+        said += &format!(
+            " {} decided by somebody else meanwhile.",
+            view::counted(moved, "was", "were")
+        );
+    }
+    if left > 0 {
+        said += &format!(" {} still held for this reason.", view::counted(left, "is", "are"));
+    }
+    said
 }
 
 pub(super) fn runs(list: &RunList) -> String {

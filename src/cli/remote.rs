@@ -15,8 +15,8 @@ use super::{
     output::{self, Progress},
 };
 use crate::admin::view::{
-    ConfigStatus, EntryDetail, EntryList, ModesView, RecordDetail, RecordList, RunList, RunStatus,
-    Status,
+    ConfigStatus, EntryDetail, EntryList, ModesView, RecordDetail, RecordList, Released, RunList,
+    RunStatus, Status,
 };
 
 /// Asks, and shows the answer.
@@ -36,7 +36,7 @@ pub(super) fn run(command: &RemoteCommand) -> Result<(), Failure> {
             RemoteCommand::Replay(command) => replay(command).await,
             RemoteCommand::Mode(command) => mode(command).await,
             RemoteCommand::Reload { because, to } => {
-                let body = [("reason", Some(&because.reason))];
+                let body = object([("reason", Some(&because.reason))]);
                 let answer = Client::new(to)?.post("/reload", body).await?;
                 show::<ConfigStatus>(to, &answer, output::reloaded)
             }
@@ -86,6 +86,17 @@ async fn entries(command: &Entries) -> Result<(), Failure> {
         }
         Entries::Hold(decision) => decided("hold", decision, &None).await,
         Entries::Release { decision, extend } => decided("release", decision, extend).await,
+        Entries::ReleaseAll { held, route, at_most, extend, because, to } => {
+            let mut body = object([
+                ("reason", Some(&because.reason)),
+                ("route", route.as_ref()),
+                ("extend", extend.as_ref()),
+            ]);
+            body["at_most"] = (*at_most).into();
+            let path = format!("/held/{}/release", segment(held));
+            let answer = Client::new(to)?.post(&path, body).await?;
+            show::<Released>(to, &answer, output::released)
+        }
         Entries::WriteOff(decision) => decided("write-off", decision, &None).await,
         Entries::FollowUp(decision) => decided("follow-up", decision, &None).await,
     }
@@ -93,7 +104,7 @@ async fn entries(command: &Entries) -> Result<(), Failure> {
 
 async fn decide(act: &str, decision: &Decision, extend: &Option<String>) -> Result<Value, Failure> {
     let path = format!("/entries/{}/{act}", segment(&decision.id));
-    let body = [("reason", Some(&decision.because.reason)), ("extend", extend.as_ref())];
+    let body = object([("reason", Some(&decision.because.reason)), ("extend", extend.as_ref())]);
     Client::new(&decision.to)?.post(&path, body).await
 }
 
@@ -122,12 +133,12 @@ async fn replay(command: &Replay) -> Result<(), Failure> {
             show::<RunList>(to, &answer, output::runs)
         }
         Replay::Start { route, upstream, entry, because, watch, to } => {
-            let body = [
+            let body = object([
                 ("route", route.as_ref()),
                 ("upstream", upstream.as_ref()),
                 ("entry", entry.as_ref()),
                 ("reason", Some(&because.reason)),
-            ];
+            ]);
             let client = Client::new(to)?;
             let answer = client.post("/replay/runs", body).await?;
             if *watch {
@@ -138,7 +149,7 @@ async fn replay(command: &Replay) -> Result<(), Failure> {
         Replay::Watch { run, to } => watch(&Client::new(to)?, to, run.clone()).await,
         Replay::Stop { run, because, to } => {
             let path = format!("/replay/runs/{}/stop", segment(run));
-            let body = [("reason", Some(&because.reason))];
+            let body = object([("reason", Some(&because.reason))]);
             let answer = Client::new(to)?.post(&path, body).await?;
             show::<RunStatus>(to, &answer, output::run)
         }
@@ -186,12 +197,12 @@ async fn mode(command: &Mode) -> Result<(), Failure> {
         Which::PassThrough => "pass_through",
     };
     let mode = mode.to_owned();
-    let body = [
+    let body = object([
         ("mode", Some(&mode)),
         ("route", command.route.as_ref()),
         ("for", command.for_time.as_ref()),
         ("reason", Some(&command.because.reason)),
-    ];
+    ]);
     let answer = Client::new(&command.to)?.post("/mode", body).await?;
     show::<ModesView>(&command.to, &answer, output::modes)
 }

@@ -7,10 +7,11 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 
-use super::{Frame, Shown, filters, html};
+use super::{Frame, Shown, filters, html, overview::Done};
 use crate::{
     admin::{
         Admin,
+        bulk::one_by_one,
         problem::Problem,
         view::{EntryView, word},
     },
@@ -32,6 +33,8 @@ struct Group {
     /// What a person can do.
     advice: &'static str,
     entries: Vec<EntryView>,
+    /// Where all of them are released, if that can be decided at once.
+    release: Option<String>,
     /// Where those after them are, if there are more.
     next: Option<String>,
 }
@@ -46,12 +49,15 @@ pub(super) struct Place {
 /// Entries of a group on one page.
 const SHOWN: u32 = 50;
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Shown {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Query(Done { done }): Query<Done>,
+) -> Shown {
     let mut groups = Vec::new();
     for (work, title, advice) in ALL {
         groups.extend(page(&admin, work, title, advice, None).await?);
     }
-    let frame = Frame::now(&admin, "worklist", "Worklist");
+    let frame = Frame::now(&admin, "worklist", "Worklist").done(&done);
     Ok(html(&Worklist { frame, only: false, groups }))
 }
 
@@ -82,10 +88,12 @@ async fn page(
         return Ok(None);
     }
     let page = admin.handles.store.work(work, after, SHOWN).await?;
+    let at_once = matches!(work, Work::Held(held) if one_by_one(held).is_none());
     Ok(Some(Group {
         title: format!("{title} ({count})"),
         advice,
         entries: page.entries.iter().map(EntryView::of).collect(),
+        release: (at_once && count > 1).then(|| format!("/worklist/{}/release", name(work))),
         next: page.more.map(|last| format!("/worklist/{}?after={}", name(work), last.0)),
     }))
 }
@@ -122,7 +130,7 @@ const ALL: [(Work, &str, &str); 9] = [
         Work::Held(HeldReason::Credentials),
         "Held: credentials refused",
         "The app refused the login kept with the request. Let the customer log in and order again, then write it off; or \
-         give replays valid credentials (`replay.set_headers`) and release it.",
+         give replays valid credentials (replay.set_headers) and release it.",
     ),
     (
         Work::Held(HeldReason::Unanswered),

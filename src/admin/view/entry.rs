@@ -20,6 +20,16 @@ pub struct EntryList {
     pub next: Option<i64>,
 }
 
+/// What became of the entries that were held for one reason.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Released {
+    pub released: u64,
+    /// Not held for this reason any more when their turn came: somebody else has decided.
+    pub moved: u64,
+    /// Held for this reason now, of all routes.
+    pub left: u64,
+}
+
 /// An entry without its bytes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EntryView {

@@ -121,6 +121,25 @@ pub(in crate::cli) enum Entries {
         #[arg(long)]
         extend: Option<String>,
     },
+    /// Give all entries that are held for a reason back to replay, the oldest first.
+    ReleaseAll {
+        /// attempts, expired, credentials, route_gone or by_person; the others are looked at one by one.
+        #[arg(long)]
+        held: String,
+        /// Only this route.
+        #[arg(long)]
+        route: Option<String>,
+        /// 1 to 10000.
+        #[arg(long, default_value_t = 10_000)]
+        at_most: u64,
+        /// For how long expired entries may be sent again, for example 24h; their route's `expires` when absent.
+        #[arg(long)]
+        extend: Option<String>,
+        #[command(flatten)]
+        because: Because,
+        #[command(flatten)]
+        to: To,
+    },
     /// Give an entry up for good: it is never sent.
     WriteOff(Decision),
     /// Say that a person has done what there was to do about a declined entry: it leaves the worklist.

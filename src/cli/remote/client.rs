@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet, time};
 
-use super::{To, UNREACHABLE, object};
+use super::{To, UNREACHABLE};
 use crate::{
     admin::{base64, text},
     cli::Failure,
@@ -68,12 +68,8 @@ impl Client {
         self.ask(Method::GET, &format!("{path}?{}", query.finish()), Bytes::new()).await
     }
 
-    pub(super) async fn post<const N: usize>(
-        &self,
-        path: &str,
-        body: [(&str, Option<&String>); N],
-    ) -> Result<Value, Failure> {
-        self.ask(Method::POST, path, object(body).to_string().into()).await
+    pub(super) async fn post(&self, path: &str, body: Value) -> Result<Value, Failure> {
+        self.ask(Method::POST, path, body.to_string().into()).await
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
