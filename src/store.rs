@@ -324,7 +324,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let lock = LockFile::take(&options.path)?;
         let ephemeral = why_ephemeral(&options)?;
-        disk::secure(&options.path)
+        disk::create(&options.path)
             .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
         let (started, database) = match open_database(&options) {
             // A full disk must not keep a store closed that has a reserve for just that.

@@ -36,20 +36,22 @@ impl LockFile {
     }
 }
 
-/// Makes the file, or the existing one and its log, readable by their owner only: they hold requests as they came.
-/// SQLite gives the log the mode of the file. Must happen before SQLite opens it: closing any other handle of an open
-/// database file would drop SQLite's locks.
-pub(super) fn secure(store: &Path) -> io::Result<()> {
+/// Makes the file if there is none, readable by its owner only: it holds requests as they came. Must happen before SQLite
+/// opens it: closing any other handle of an open database file would drop SQLite's locks.
+pub(super) fn create(store: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(store) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            for path in [store.to_owned(), beside(store, "-wal"), beside(store, "-shm")] {
-                tighten(&path)?;
-            }
-            Ok(())
-        }
-        Err(error) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// Takes an existing file and its log from all but their owner. Only for what is known to be a store: a file of another
+/// program, or a folder, keeps its mode. SQLite gives a new log the mode of the file.
+pub(super) fn secure(store: &Path) -> io::Result<()> {
+    for path in [store.to_owned(), beside(store, "-wal"), beside(store, "-shm")] {
+        tighten(&path)?;
+    }
+    Ok(())
 }
 
 fn tighten(path: &Path) -> io::Result<()> {
@@ -256,7 +258,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("standin.db");
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        secure(&store).unwrap();
+        create(&store).unwrap();
         assert_eq!(mode(&store), 0o600);
         std::fs::set_permissions(&store, Permissions::from_mode(0o644)).unwrap();
         secure(&store).unwrap();

@@ -63,6 +63,8 @@ impl Database {
             .map_err(|code| StoreError::Failed(rusqlite::ffi::code_to_str(code).into()))?;
         let mut connection = Connection::open_with_flags_and_vfs(&options.path, flags, log)?;
         check_owner(&connection, &options.path)?;
+        disk::secure(&options.path)
+            .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
         let most_wal_pages = disk::wal_bytes(&options.path, options.max_bytes) / PAGE;
         let most_wal_pages = i32::try_from(most_wal_pages).unwrap_or(i32::MAX);
         prepare(&connection, options, most_wal_pages)?;

@@ -1,6 +1,6 @@
 //! What survives: ends at any moment, damaged files, other programs on the file.
 
-use std::{os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
 use crate::support::{damage, empty_the_log};
@@ -121,10 +121,21 @@ async fn a_newer_file_a_foreign_file_and_a_damaged_file_are_refused_and_left_alo
 
     let foreign = tempfile::tempdir().unwrap();
     sql(foreign.path()).execute_batch("CREATE TABLE a (b)").unwrap();
+    let others = foreign.path().join("standin.db");
+    std::fs::set_permissions(&others, Permissions::from_mode(0o664)).unwrap();
     let refused = Store::open(options(foreign.path()));
     assert!(
         matches!(&refused, Err(StoreError::Failed(why)) if why.contains("no store of standin"))
     );
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&others), 0o664, "its own users go on reading it");
+
+    let no_file = tempfile::tempdir().unwrap();
+    let folder_in_its_place = no_file.path().join("standin.db");
+    std::fs::create_dir(&folder_in_its_place).unwrap();
+    std::fs::set_permissions(&folder_in_its_place, Permissions::from_mode(0o755)).unwrap();
+    assert!(Store::open(options(no_file.path())).is_err());
+    assert_eq!(mode(&folder_in_its_place), 0o755);
 
     let damaged = tempfile::tempdir().unwrap();
     let path = damaged.path().join("standin.db");
