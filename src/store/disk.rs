@@ -79,6 +79,7 @@ pub(super) fn beside(store: &Path, what: &str) -> PathBuf {
 
 /// What the disk under a file promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "told apart on Linux only"))]
 pub(super) enum DiskKind {
     Lasting,
     /// Gone with the machine or the container.
