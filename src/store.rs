@@ -322,10 +322,11 @@ impl Store {
     /// Opens or creates the file, takes its lock, migrates, and starts the writer thread. The open index is rebuilt
     /// before this returns. `Newer`, `InUse` and a damaged file are errors; nothing is ever replaced silently.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let lock = LockFile::take(&options.path)?;
+        let mut lock = LockFile::take(&options.path)?;
         let ephemeral = why_ephemeral(&options)?;
         disk::create(&options.path)
             .map_err(|error| StoreError::Failed(format!("{}: {error}", options.path.display())))?;
+        lock.hold(&options.path)?;
         let (started, database) = match open_database(&options) {
             // A full disk must not keep a store closed that has a reserve for just that.
             Err(_) if disk::Ballast::new(&options.path, options.max_bytes).is_kept() => {

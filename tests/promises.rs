@@ -62,9 +62,37 @@ async fn a_second_standin_on_the_same_store_is_refused() {
         standin.database().display()
     );
     std::fs::write(&file, config).unwrap();
-    let second = Command::new(binary()).arg("run").arg("-c").arg(&file).output().unwrap();
-    assert_eq!(second.status.code(), Some(4), "{}", String::from_utf8_lossy(&second.stderr));
+    let refused = || {
+        let mut second = Command::new("timeout");
+        let second =
+            second.arg("10").arg(binary()).arg("run").arg("-c").arg(&file).output().unwrap();
+        assert_eq!(second.status.code(), Some(4), "{}", String::from_utf8_lossy(&second.stderr));
+    };
+    refused();
+    // Somebody took it for a left-over.
+    std::fs::remove_file(standin.folder().join("standin.db.lock")).unwrap();
+    refused();
     assert_eq!(standin.post("/orders", "1").await.status, 201, "the first goes on");
+}
+
+#[tokio::test]
+async fn on_files_that_were_taken_away_nothing_more_is_promised() {
+    let (standin, mut app) = pair().await;
+    app.stop().await;
+    assert!(is_stood_in(&standin.post("/orders", "before").await));
+    for name in ["standin.db", "standin.db-wal"] {
+        let (place, elsewhere) = (standin.folder().join(name), standin.folder().join("elsewhere"));
+        std::fs::rename(&place, &elsewhere).unwrap();
+        eventually(LIMIT, async || standin.post("/orders", "into nothing?").await.status == 503)
+            .await;
+        let ready = standin.admin_get("/readyz").await.text();
+        assert!(ready.contains(&format!("{name} was moved, removed or replaced")), "{ready}");
+        std::fs::rename(&elsewhere, &place).unwrap();
+        eventually(LIMIT, async || is_stood_in(&standin.post("/orders", "after").await)).await;
+    }
+    app.restart().await;
+    let arrived = async || app.seen().iter().any(|request| &request.body[..] == b"before");
+    eventually(LIMIT, arrived).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use super::StoreError;
 #[derive(Debug)]
 pub(super) struct LockFile {
     _file: File,
+    store: Option<File>,
 }
 
 impl LockFile {
@@ -25,15 +26,68 @@ impl LockFile {
             .truncate(false)
             .mode(OWNER_ONLY)
             .open(&path)
-            .map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(store.to_owned())),
-            Err(TryLockError::Error(error)) => {
-                Err(StoreError::Failed(format!("{}: cannot be locked: {error}", path.display())))
-            }
+            .map_err(|error| failed(&path, &error))?;
+        lock(&file, &path, store)?;
+        Ok(Self { _file: file, store: None })
+    }
+
+    /// Locks the store itself, too: whoever removes the lock file lets nobody in. SQLite has locks of another kind, which
+    /// would go with this handle if it were closed before SQLite's own.
+    pub(super) fn hold(&mut self, store: &Path) -> Result<(), StoreError> {
+        let metadata = store.metadata().map_err(|error| failed(store, &error))?;
+        if !metadata.is_file() {
+            return Err(StoreError::Failed(format!("{} is no file", store.display())));
+        }
+        let file = File::open(store).map_err(|error| failed(store, &error))?;
+        lock(&file, store, store)?;
+        self.store = Some(file);
+        Ok(())
+    }
+}
+
+fn lock(file: &File, path: &Path, store: &Path) -> Result<(), StoreError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(store.to_owned())),
+        Err(TryLockError::Error(error)) => {
+            Err(StoreError::Failed(format!("{}: cannot be locked: {error}", path.display())))
         }
     }
+}
+
+fn failed(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Failed(format!("{}: {error}", path.display()))
+}
+
+/// Which files stand under the names of an open store. What is written to one that lost its name is gone with the process.
+#[derive(Debug)]
+pub(super) struct Places([(PathBuf, Option<FileId>); 3]);
+
+/// Device and number.
+type FileId = (u64, u64);
+
+impl Places {
+    pub(super) fn of(store: &Path) -> Self {
+        let names = [store.to_owned(), beside(store, "-wal"), beside(store, "-shm")];
+        Self(names.map(|name| {
+            let id = file_id(&name);
+            (name, id)
+        }))
+    }
+
+    /// Says which name leads to another file than before, or to none. One that SQLite had not made yet is new.
+    pub(super) fn why_moved(&mut self) -> Option<String> {
+        self.0.iter_mut().find_map(|(name, known)| {
+            let found = file_id(name);
+            let moved = known.is_some() && *known != found;
+            *known = known.or(found);
+            moved.then(|| format!("{} was moved, removed or replaced", name.display()))
+        })
+    }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Makes the file if there is none, readable by its owner only: it holds requests as they came. Must happen before SQLite
@@ -252,6 +306,25 @@ mod tests {
     fn a_disk_in_memory_is_known_as_such() {
         let kind = kind(Path::new("/dev/shm/standin.db")).unwrap();
         assert_eq!(kind, DiskKind::Ephemeral("tmpfs"));
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_is_missed_until_it_has_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("standin.db");
+        let elsewhere = folder.path().join("elsewhere");
+        create(&store).unwrap();
+        let mut places = Places::of(&store);
+        std::fs::write(beside(&store, "-wal"), "made later").unwrap();
+        assert_eq!(places.why_moved(), None);
+        std::fs::rename(&store, &elsewhere).unwrap();
+        assert!(places.why_moved().is_some());
+        std::fs::copy(&elsewhere, &store).unwrap();
+        assert!(places.why_moved().is_some(), "a copy is another file");
+        std::fs::rename(&elsewhere, &store).unwrap();
+        assert_eq!(places.why_moved(), None);
+        std::fs::remove_file(beside(&store, "-wal")).unwrap();
+        assert!(places.why_moved().unwrap().contains("standin.db-wal"));
     }
 
     #[test]

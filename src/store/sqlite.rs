@@ -26,7 +26,10 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, config::DbConfig};
 
-use super::{StoreError, StoreOptions, Synchronous, disk};
+use super::{
+    StoreError, StoreOptions, Synchronous,
+    disk::{self, Places},
+};
 
 use checkpointer::Checkpointer;
 pub(super) use lazy::Indexer;
@@ -39,6 +42,7 @@ pub(super) use write::WriteError;
 #[derive(Debug)]
 pub(super) struct Database {
     connection: Option<Connection>,
+    places: Places,
     wal_pages: Arc<AtomicI32>,
     /// Pages that the log may have.
     most_wal_pages: i32,
@@ -78,6 +82,7 @@ impl Database {
         }))?;
         Ok(Self {
             connection: Some(connection),
+            places: Places::of(&options.path),
             wal_pages,
             most_wal_pages,
             checkpointer: Checkpointer::new(options.path.clone(), options.synchronous),
@@ -85,6 +90,11 @@ impl Database {
             #[cfg(test)]
             hook: options.hook.clone(),
         })
+    }
+
+    /// Why what is written now would be gone with the process: a file lost its name.
+    pub(super) fn why_moved(&mut self) -> Option<String> {
+        self.places.why_moved()
     }
 
     /// Moves the log into the file before it is too long. Most of it is copied beside the batches; what came meanwhile is

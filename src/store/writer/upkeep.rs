@@ -77,6 +77,10 @@ impl Writer {
 
     /// Stops accepting before the disk is full, and begins again by itself.
     fn look_at_disk(&mut self) {
+        if let Some(why) = self.database.why_moved() {
+            self.shared.gate.full(Some(why));
+            return;
+        }
         let room = match disk::room(&self.shared.options.path) {
             Ok(room) => room,
             Err(error) => {
