@@ -17,7 +17,7 @@ use http::{HeaderName, StatusCode, request::Parts};
 pub use self::policy::{Identified, Policy};
 use self::{
     answer::Rendered,
-    dedupe::{Doubts, UnderWay},
+    dedupe::{Doubts, UnderWay, Uses},
     risk::{Assessed, HighRisk},
 };
 use crate::{
@@ -44,6 +44,7 @@ struct Inner {
     /// Kept over reloads: a key is under way, or in doubt, whatever the configuration says.
     under_way: Arc<UnderWay>,
     doubts: Arc<Doubts>,
+    uses: Arc<Uses>,
     counters: Counters,
 }
 
@@ -114,6 +115,7 @@ impl StandIn {
             policies: policies(routes)?,
             under_way: Arc::default(),
             doubts: Arc::default(),
+            uses: Arc::default(),
             counters,
         })))
     }
@@ -125,6 +127,7 @@ impl StandIn {
             policies: policies(routes)?,
             under_way: Arc::clone(&self.0.under_way),
             doubts: Arc::clone(&self.0.doubts),
+            uses: Arc::clone(&self.0.uses),
             counters: self.0.counters.clone(),
         })))
     }
@@ -144,6 +147,10 @@ impl StandIn {
 
     pub fn doubts(&self) -> &Doubts {
         &self.0.doubts
+    }
+
+    pub fn uses(&self) -> &Uses {
+        &self.0.uses
     }
 
     /// Assess → append → answer. `is_gone`: the client certainly gets no answer any more.

@@ -143,6 +143,38 @@ async fn a_key_that_was_used_for_another_request_is_refused() {
     assert_eq!(standin.entries().await.len(), 1);
 }
 
+/// The app would take the other one for what it has, and never apply it.
+#[tokio::test]
+async fn a_key_that_the_app_has_answered_is_refused_for_another_request_while_it_is_away() {
+    let mut app = App::start().await;
+    let standin = in_front_of(&app, NO_BREAKER, PROTECTED).await;
+    let live = standin.send(order("k", "c")).await;
+    assert!(live.status.is_success() && !is_stood_in(&live), "{live:?}");
+    app.stop().await;
+    assert_honest(&standin.send(order("k", "another cart")).await, 422);
+    assert!(standin.entries().await.is_empty());
+    assert!(is_stood_in(&standin.send(order("k", "c")).await), "the same again is no other");
+    app.restart().await;
+    eventually(SOON, async || ids(&app).len() == 2).await;
+    assert_eq!(ids(&app)[0], ids(&app)[1]);
+}
+
+#[tokio::test]
+async fn a_key_in_doubt_is_refused_for_another_request_too() {
+    let mut app = App::start().await;
+    let route = format!("{PROTECTED}\ntimeout = \"600ms\"");
+    let only_when_away = config(app.address(), "breaker = { failures = 1000 }", &route)
+        .replace("accept_if", "on = [\"connect\"]\naccept_if");
+    let standin = Standin::start(&only_when_away).await;
+    standin.upstream_is("up").await;
+    app.behave(Behaviour::Hang);
+    assert_honest(&standin.send(order("k", "c")).await, 504);
+    assert_honest(&standin.send(order("k", "another cart")).await, 504);
+    app.stop().await;
+    assert_honest(&standin.send(order("k", "another cart")).await, 422);
+    assert!(is_stood_in(&standin.send(order("k", "c")).await));
+}
+
 /// Two clicks: the second waits for the first and has its answer; the app was asked once.
 #[tokio::test]
 async fn the_second_of_a_key_in_flight_waits_for_the_first() {

@@ -1,6 +1,6 @@
-//! Same key, one request at a time; and which keys the app may have applied already: in doubt, with nobody knowing what
-//! became of them, or applied for certain by an app that would not notice a second time. All in memory and bounded;
-//! what was promised is in the store.
+//! Same key, one request at a time; which keys the app may have applied already: in doubt, with nobody knowing what
+//! became of them, or applied for certain by an app that would not notice a second time; and for which request a key is
+//! known to an app that would notice. All in memory and bounded; what was promised is in the store.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -13,7 +13,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::store::{Digest, Mixing};
+use crate::{
+    store::{Digest, Mixing},
+    time::UnixMillis,
+};
 
 /// Keys of requests that are under way now, in all workers, each with those who wait for it: nearly always nobody. In
 /// shards: two workers hardly ever want the same one, and do not take turns with one lock.
@@ -47,14 +50,26 @@ pub struct Doubts {
 /// Apart, so that what goes well does not push out what went wrong.
 #[derive(Debug, Default)]
 struct Known {
-    in_doubt: Recent,
-    applied: Recent,
+    in_doubt: Recent<()>,
+    applied: Recent<()>,
 }
 
-/// The youngest keys, by the number of their last mention.
+/// For which request an app that refuses duplicates has heard of a key. It would take another one under it for the first,
+/// and what was promised of that would never be applied. The oldest are forgotten above a bound.
 #[derive(Debug, Default)]
-struct Recent {
-    keys: HashMap<Digest, u64, Mixing>,
+pub struct Uses(Mutex<Recent<Use>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    fingerprint: Digest,
+    /// When the app forgets it.
+    until: UnixMillis,
+}
+
+/// The youngest keys, by the number of their last mention, and what is known of each.
+#[derive(Debug)]
+struct Recent<T> {
+    keys: HashMap<Digest, (u64, T), Mixing>,
     order: VecDeque<(Digest, u64)>,
     count: u64,
 }
@@ -122,12 +137,12 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        self.change().in_doubt.add(key);
+        self.change().in_doubt.add(key, ());
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        self.change().applied.add(key);
+        self.change().applied.add(key, ());
     }
 
     /// The app has said what became of it, and would notice it a second time.
@@ -155,14 +170,41 @@ impl Doubts {
     }
 }
 
-impl Recent {
-    fn add(&mut self, key: Digest) {
+impl Uses {
+    /// The app has heard of the key with this request, or may have. The first one keeps it.
+    pub fn note(&self, key: Digest, fingerprint: Digest, now: UnixMillis, until: UnixMillis) {
+        let mut known = lock(&self.0);
+        if !known.keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now)) {
+            known.add(key, Use { fingerprint, until });
+        }
+    }
+
+    /// Whether the app knows the key as that of another request.
+    pub fn is_anothers(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> bool {
+        lock(&self.0).keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now))
+    }
+}
+
+impl Use {
+    fn is_anothers(&self, fingerprint: Digest, now: UnixMillis) -> bool {
+        self.fingerprint != fingerprint && now < self.until
+    }
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { keys: HashMap::default(), order: VecDeque::new(), count: 0 }
+    }
+}
+
+impl<T> Recent<T> {
+    fn add(&mut self, key: Digest, known: T) {
         self.count += 1;
-        self.keys.insert(key, self.count);
+        self.keys.insert(key, (self.count, known));
         self.order.push_back((key, self.count));
         while self.order.len() > MOST_DOUBTS {
             if let Some((oldest, number)) = self.order.pop_front()
-                && self.keys.get(&oldest).is_some_and(|last| *last == number)
+                && self.keys.get(&oldest).is_some_and(|(last, _)| *last == number)
             {
                 self.keys.remove(&oldest);
             }
@@ -254,5 +296,24 @@ mod tests {
         doubts.settle(Digest(1));
         assert!(doubts.is_in_doubt(Digest(u128::MAX)) && doubts.is_in_doubt(Digest(1)));
         assert!(!doubts.is_in_doubt(Digest(0)), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn a_key_is_its_first_requests_until_the_app_forgets_it_or_too_many_came() {
+        let uses = Uses::default();
+        let note = |key, request| {
+            uses.note(Digest(key), Digest(request), UnixMillis(0), UnixMillis(1000));
+        };
+        note(7, 1);
+        note(7, 2);
+        let is_anothers =
+            |request, now| uses.is_anothers(Digest(7), Digest(request), UnixMillis(now));
+        assert!(is_anothers(2, 999) && !is_anothers(1, 999) && !is_anothers(2, 1000));
+        for key in 8..7 + MOST_DOUBTS as u128 {
+            note(key, 1);
+        }
+        assert!(is_anothers(2, 999));
+        note(0, 1);
+        assert!(!is_anothers(2, 999), "the oldest is forgotten");
     }
 }

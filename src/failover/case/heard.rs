@@ -28,6 +28,9 @@ impl Case {
         match says {
             Live::Closes(outcome, why) => {
                 self.remember_outcome(who, outcome);
+                if outcome != Outcome::Declined {
+                    self.note_use(who);
+                }
                 if self.stand_in().store().anything_known() {
                     let closing =
                         self.stand_in().close_live(who.identity.key, outcome, &why, status);
@@ -42,6 +45,7 @@ impl Case {
             }
             // An app that notices duplicates may have it again; an entry that is open is not what it was.
             Live::Unseen => {
+                self.note_use(who);
                 if self.route.config.app_dedupes.is_none() {
                     self.remember_outcome(who, Outcome::Completed);
                 }
@@ -98,6 +102,7 @@ impl Case {
             return;
         }
         self.stand_in().doubts().raise(who.identity.key);
+        self.note_use(who);
         self.stays_here(who).await;
         self.worsen(who, cause).await;
     }

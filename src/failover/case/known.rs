@@ -142,6 +142,26 @@ impl Case {
         matches!(known, KeyState::Open { same: true, held: Some(HeldReason::Unanswered), .. })
     }
 
+    /// The app knows its key as that of another request, and would take it for that one.
+    pub(super) fn has_anothers_key(&self, who: &Identified) -> bool {
+        let is_anothers = |fingerprint| {
+            let uses = self.stand_in().uses();
+            uses.is_anothers(who.identity.key, fingerprint, UnixMillis::now())
+        };
+        who.by_client && self.fingerprint().is_some_and(is_anothers)
+    }
+
+    /// The app has heard of its key, or may have, and would notice another request under it.
+    pub(super) fn note_use(&self, who: &Identified) {
+        let now = UnixMillis::now();
+        if who.by_client
+            && let Some(until) = self.route.protected_until(now)
+            && let Some(fingerprint) = self.fingerprint()
+        {
+            self.stand_in().uses().note(who.identity.key, fingerprint, now, until);
+        }
+    }
+
     /// None if the body is too large to keep, or there was no memory for it.
     fn fingerprint(&self) -> Option<Digest> {
         let body = self.body.as_ref()?.as_ref()?;

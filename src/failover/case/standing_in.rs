@@ -26,6 +26,9 @@ impl Case {
         cause.certainty = self.worst(who, cause.certainty);
         self.read_body().await?;
         let Some(Some(body)) = &self.body else { return Ok(None) };
+        if self.has_anothers_key(who) {
+            return Err(Refusal::KeyReused);
+        }
         self.progress.waits_for(WaitsFor::Store);
         // Of this thread: no line that others write.
         let failover = self.failover.clone();
