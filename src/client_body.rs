@@ -94,6 +94,12 @@ impl ReceivedBody {
         self.sender.limits.length.is_some_and(|limit| self.incoming.size_hint().lower() > limit)
     }
 
+    /// hyper takes a reset of the stream that names no error for the end of the body. Only an answer may end like that.
+    fn is_cut_off(&self) -> bool {
+        let is_http2 = self.presence.is_none();
+        is_http2 && !self.incoming.is_end_stream()
+    }
+
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyFault> {
         self.waited_since.get_or_insert_with(Instant::now);
         let timer =
@@ -158,6 +164,9 @@ impl Body for ReceivedBody {
             return Poll::Ready(Some(Err(ready!(self.poll_idle(cx)))));
         };
         Poll::Ready(match frame {
+            None if self.is_cut_off() => {
+                Some(Err(BodyFault::Broken("the stream was reset".into())))
+            }
             None => None,
             Some(Ok(frame)) => Some(self.take(frame)),
             Some(Err(error)) => Some(Err(BodyFault::Broken(error.to_string()))),
