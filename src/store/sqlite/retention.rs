@@ -132,15 +132,18 @@ impl Old {
     }
 }
 
-/// What is past everything.
+/// What is past everything. One upper bound, not two: SQLite takes either for the end of what it reads, and all that is
+/// deleted may be remembered for long.
 fn forget(step: &Transaction<'_>, forgotten: UnixMillis) -> Result<usize, StoreError> {
-    let deleted = (number(step, DELETED_AT)?, number(step, DELETED_SEQ)?);
+    let Some(deleted_at) = number(step, DELETED_AT)? else { return Ok(0) };
+    let before = forgotten.0.min(deleted_at.saturating_add(1));
     let mut statement = step.prepare_cached(
         "SELECT seq FROM state WHERE closed_at IS NOT NULL AND closed_at < ?1
-             AND (closed_at < ?2 OR (closed_at = ?2 AND seq <= ?3)) ORDER BY closed_at, seq LIMIT ?4",
+             AND (closed_at <> ?2 OR seq <= ?3) ORDER BY closed_at, seq LIMIT ?4",
     )?;
+    let deleted_seq = number(step, DELETED_SEQ)?;
     let seqs: Vec<i64> = statement
-        .query_map(params![forgotten.0, deleted.0, deleted.1, STEP], |row| row.get(0))?
+        .query_map(params![before, deleted_at, deleted_seq, STEP], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     if let Some(highest) = seqs.iter().max() {
         // Numbers are never used again, even when nothing of them is left.
@@ -160,3 +163,73 @@ pub(super) const DELETED_AT: &str = "deleted_at";
 const DELETED_SEQ: &str = "deleted_seq";
 /// Entries of one step: some milliseconds.
 const STEP: i64 = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// How much the database does for a step in which nothing is forgotten, with so many entries deleted.
+    fn work(deleted: i64) -> u64 {
+        let mut file = Connection::open_in_memory().unwrap();
+        for schema in [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql")] {
+            file.execute_batch(schema).unwrap();
+        }
+        let did = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&did);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        file.progress_handler(1, Some(count)).unwrap();
+        let step = file.transaction().unwrap();
+        for seq in 1..=deleted {
+            let sql = "INSERT INTO state (seq, state, certainty, attempts, interrupted, not_before, expires_at,
+                           fence, closed_at) VALUES (?1, 'closed', 'not_sent', 1, 0, 0, 0, 0, 1000 + ?1 / 3)";
+            step.prepare_cached(sql).unwrap().execute([seq]).unwrap();
+        }
+        set_number(&step, DELETED_AT, 1000 + deleted / 3).unwrap();
+        set_number(&step, DELETED_SEQ, deleted).unwrap();
+        let before = did.load(Ordering::Relaxed);
+        assert_eq!(forget(&step, UnixMillis(1000)).unwrap(), 0);
+        assert!(old_entries(&step, UnixMillis(i64::MAX)).unwrap().is_empty());
+        did.load(Ordering::Relaxed) - before
+    }
+
+    #[test]
+    fn what_is_remembered_long_after_it_is_deleted_costs_no_step_anything() {
+        let few = work(30);
+        assert_eq!(few, work(3000));
+        assert!((10..500).contains(&few), "{few}");
+    }
+
+    #[test]
+    fn only_what_is_deleted_is_forgotten_a_few_at_a_time() {
+        let mut file = Connection::open_in_memory().unwrap();
+        file.execute_batch(include_str!("../schema/0001.sql")).unwrap();
+        let step = file.transaction().unwrap();
+        for seq in 1..=300 {
+            let sql = "INSERT INTO state (seq, state, certainty, attempts, interrupted, not_before, expires_at,
+                           fence, closed_at) VALUES (?1, 'closed', 'not_sent', 1, 0, 0, 0, 0, 1000 + ?1 / 100)";
+            step.execute(sql, [seq]).unwrap();
+        }
+        let left = || -> (i64, i64) {
+            let sql = "SELECT count(*), min(seq) FROM state";
+            step.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        assert_eq!(forget(&step, UnixMillis(i64::MAX)).unwrap(), 0, "nothing was deleted yet");
+        set_number(&step, DELETED_AT, 1002).unwrap();
+        set_number(&step, DELETED_SEQ, 250).unwrap();
+        assert_eq!(forget(&step, UnixMillis(1001)).unwrap(), 99);
+        assert_eq!(left(), (201, 100));
+        assert_eq!(forget(&step, UnixMillis(i64::MAX)).unwrap(), 128);
+        assert_eq!(forget(&step, UnixMillis(i64::MAX)).unwrap(), 23);
+        assert_eq!(left(), (50, 251));
+    }
+}
