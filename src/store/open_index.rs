@@ -6,6 +6,7 @@
 mod accounts;
 mod books;
 mod claims;
+mod closed;
 mod due;
 mod expiry;
 mod keys;
@@ -22,6 +23,7 @@ use std::{
 use super::{Cap, Caps, Certainty, Digest, HeldReason, Outcome, State};
 use crate::time::UnixMillis;
 use accounts::{Customers, RouteAccount};
+use closed::ClosedEntries;
 use due::Lane;
 use expiry::Expiry;
 use keys::{Keys, Place};
@@ -54,7 +56,7 @@ pub(super) struct Row {
 pub(super) struct Packed([u64; 2]);
 
 /// A closed entry whose key is still known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
     pub(super) seq: i64,
     pub(super) key: Packed,
@@ -65,9 +67,9 @@ pub(super) struct Closed {
 
 /// What is known of a key.
 #[derive(Debug)]
-pub(super) enum Known<'a> {
+pub(super) enum Known {
     Open(Row),
-    Closed(&'a Closed),
+    Closed(Closed),
 }
 
 /// How to take a change back.
@@ -86,9 +88,7 @@ pub(super) struct LaneId(u32);
 pub(super) struct OpenIndex {
     rows: Rows,
     keys: Keys,
-    /// In the order of closing; `closed_base` is the number of the first one.
-    closed: VecDeque<Closed>,
-    closed_base: i64,
+    closed: ClosedEntries,
     sequences: HashMap<Digest, VecDeque<i64>>,
     sequence_of: HashMap<i64, Digest>,
     lanes: Vec<Lane>,
@@ -114,8 +114,7 @@ impl OpenIndex {
         Self {
             rows: Rows::default(),
             keys: Keys::default(),
-            closed: VecDeque::new(),
-            closed_base: 0,
+            closed: ClosedEntries::default(),
             sequences: HashMap::new(),
             sequence_of: HashMap::new(),
             lanes: Vec::new(),
@@ -218,7 +217,7 @@ impl OpenIndex {
     pub(super) fn close(&mut self, seq: i64, outcome: Outcome, at: UnixMillis) -> Option<Undo> {
         let row = self.unlink(seq)?;
         let (key, fingerprint) = (row.key, row.fingerprint);
-        self.remember(Closed { seq, key, fingerprint, outcome, closed_at: at.0 });
+        self.remember(&Closed { seq, key, fingerprint, outcome, closed_at: at.0 });
         if outcome == Outcome::Declined {
             self.routes[self.lanes[row.lane.0 as usize].route].declined += 1;
         }
@@ -254,8 +253,7 @@ impl OpenIndex {
     }
 
     fn take_back_closing(&mut self, row: &Row) {
-        let Some(closed) = self.closed.pop_back() else { return };
-        let number = self.closed_base + self.closed.len() as i64;
+        let Some((number, closed)) = self.closed.pop_back() else { return };
         self.keys.remove(row.key.into(), Place::Closed(number));
         if closed.outcome == Outcome::Declined {
             self.routes[self.lanes[row.lane.0 as usize].route].declined -= 1;
@@ -285,25 +283,26 @@ impl OpenIndex {
     }
 
     /// Remembers the key of a closed entry; in the order of closing.
-    pub(super) fn remember(&mut self, closed: Closed) {
+    pub(super) fn remember(&mut self, closed: &Closed) {
         self.last_closing = self.last_closing.max(closed.closed_at);
-        let number = self.closed_base + self.closed.len() as i64;
+        let number = self.closed.push_back(closed);
         self.keys.insert(closed.key.into(), Place::Closed(number));
-        self.closed.push_back(closed);
     }
 
-    /// Forgets keys whose dedupe window is over.
-    pub(super) fn forget(&mut self, now: UnixMillis, at_most: usize) {
+    /// Forgets keys whose dedupe window is over. True if there may be more: whoever has time asks again.
+    pub(super) fn forget(&mut self, now: UnixMillis, at_most: usize) -> bool {
         for _ in 0..at_most {
             match self.closed.front() {
-                Some(first) if first.closed_at.saturating_add(self.dedupe_window) <= now.0 => {}
-                _ => break,
-            }
-            if let Some(first) = self.closed.pop_front() {
-                self.keys.remove(first.key.into(), Place::Closed(self.closed_base));
-                self.closed_base += 1;
+                Some((number, first))
+                    if first.closed_at.saturating_add(self.dedupe_window) <= now.0 =>
+                {
+                    self.closed.pop_front();
+                    self.keys.remove(first.key.into(), Place::Closed(number));
+                }
+                _ => return false,
             }
         }
+        true
     }
 }
 

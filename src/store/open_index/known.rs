@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Closed, Known, LaneId, OpenIndex, Packed, Row, keys::Place};
+use super::{Known, LaneId, OpenIndex, Packed, Row, keys::Place};
 use crate::{
     store::{Digest, HeldReason, KeyState, Seq, SequenceState, State},
     time::UnixMillis,
@@ -17,11 +17,11 @@ impl OpenIndex {
         self.rows.get(seq.0)
     }
 
-    pub(in crate::store) fn known(&self, key: Digest, now: UnixMillis) -> Option<Known<'_>> {
+    pub(in crate::store) fn known(&self, key: Digest, now: UnixMillis) -> Option<Known> {
         match self.keys.get(key, |place| self.key_at(place))? {
             Place::Open(seq) => self.rows.get(seq).map(Known::Open),
             Place::Closed(number) => {
-                let closed = self.closed_at(number)?;
+                let closed = self.closed.get(number)?;
                 (closed.closed_at.saturating_add(self.dedupe_window) > now.0)
                     .then_some(Known::Closed(closed))
             }
@@ -31,12 +31,8 @@ impl OpenIndex {
     fn key_at(&self, place: Place) -> Option<Packed> {
         match place {
             Place::Open(seq) => self.rows.key(seq),
-            Place::Closed(number) => self.closed_at(number).map(|closed| closed.key),
+            Place::Closed(number) => self.closed.get(number).map(|closed| closed.key),
         }
-    }
-
-    fn closed_at(&self, number: i64) -> Option<&Closed> {
-        self.closed.get(usize::try_from(number - self.closed_base).ok()?)
     }
 
     pub(in crate::store) fn key_state(

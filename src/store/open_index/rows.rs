@@ -237,11 +237,11 @@ fn short(row: &Row, kind: [u8; 2], from: i64) -> Option<Short> {
 }
 
 impl Packed {
-    fn pack(self) -> [u8; 16] {
+    pub(super) fn pack(self) -> [u8; 16] {
         u128::to_le_bytes(u128::from(self.0[0]) | u128::from(self.0[1]) << 64)
     }
 
-    fn unpack(bytes: [u8; 16]) -> Self {
+    pub(super) fn unpack(bytes: [u8; 16]) -> Self {
         let number = u128::from_le_bytes(bytes);
         Self([number as u64, (number >> 64) as u64])
     }

@@ -139,7 +139,7 @@ fn remember_closed(
     )?;
     let mut rows = statement.query([forgotten.0])?;
     while let Some(row) = rows.next()? {
-        index.remember(Closed {
+        index.remember(&Closed {
             seq: row.get(0)?,
             key: digest(row.get(1)?).into(),
             fingerprint: digest(row.get(2)?).into(),
