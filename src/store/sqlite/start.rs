@@ -13,7 +13,7 @@ use self::{
 };
 use super::{
     Database,
-    lazy::{self, SALT},
+    lazy::{self, HOUR, INDEXED_TO, SALT},
     retention::{DELETED_AT, LAST_SEQ, OLDEST_OPEN},
     stored::{digest, record, word},
 };
@@ -165,8 +165,16 @@ fn count_customers(
     since: UnixMillis,
 ) -> Result<(), StoreError> {
     let mut names = Names::default();
-    let mut statement = connection.prepare("SELECT request_id, record FROM log")?;
-    let mut rows = statement.query([])?;
+    // All that came since then has this number or a higher one; beyond the watermark nothing is known of hours.
+    let first: Option<i64> = connection.query_row(
+        "SELECT min(first) FROM hour WHERE hour >= ?",
+        [since.0.div_euclid(HOUR)],
+        |row| row.get(0),
+    )?;
+    let indexed_to = number(connection, INDEXED_TO)?.unwrap_or(0);
+    let first = first.unwrap_or(i64::MAX).min(indexed_to + 1);
+    let mut statement = connection.prepare("SELECT request_id, record FROM log WHERE seq >= ?")?;
+    let mut rows = statement.query([first])?;
     while let Some(row) = rows.next()? {
         let record = record(row, 0)?;
         if let Some(customer) = record.customer()

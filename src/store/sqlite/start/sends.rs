@@ -2,10 +2,12 @@
 
 use rusqlite::{Transaction, params};
 
+use super::number;
 use crate::{
     store::{
         Certainty, HeldReason, Seq, State, StoreError, StoreOptions,
         shared::Shared,
+        sqlite::retention::OLDEST_OPEN,
         transition::{Event, after},
     },
     time::UnixMillis,
@@ -19,10 +21,13 @@ pub(super) fn settle_sends(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let mut found = step.prepare(
-        "SELECT seq, fence, attempts, interrupted FROM state WHERE state = 'sending' ORDER BY seq",
+        "SELECT seq, fence, attempts, interrupted FROM state WHERE state = 'sending' AND seq >= ?
+             ORDER BY seq",
     )?;
+    // All below it are closed, and there may be millions.
+    let oldest_open = number(step, OLDEST_OPEN)?.unwrap_or(0);
     let found: Vec<(i64, i64, u32, u32)> = found
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .query_map([oldest_open], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<Result<_, _>>()?;
     for (seq, fence, attempts, interrupted) in found {
         let Some(running) = running else {
