@@ -1,6 +1,7 @@
 //! The one thread that writes: takes all that waits, decides it, writes it in one transaction, and answers after the
 //! commit has returned. Between batches it looks after the disk and what is old.
 
+mod cleaning;
 mod job;
 mod upkeep;
 
@@ -62,9 +63,11 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
-        let behind = self.upkeep.is_behind(Instant::now()).filter(|_| !self.shared.is_damaged());
         let others = if self.delivered.is_empty() { IDLE } else { mailbox::PATIENCE };
-        behind.map_or(others, |behind| behind.min(others))
+        if self.shared.is_damaged() {
+            return others;
+        }
+        self.upkeep.is_behind(Instant::now()).min(others)
     }
 
     /// Whoever was to wake others had its time.
@@ -96,6 +99,7 @@ impl Writer {
                 self.upkeep.indexer.take(&stored);
                 self.database.checkpoint_if_due();
                 self.upkeep.note_written(bytes);
+                self.upkeep.cleaning.note_stored(stored.len());
             }
             Err(WriteError::Refused(why)) => self.refuse(plan, &why),
             Err(WriteError::Full) => self.full(plan),

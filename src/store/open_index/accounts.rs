@@ -58,27 +58,41 @@ fn counted(amount: i64) -> i128 {
     i128::from(amount.max(0))
 }
 
-/// When entries of each customer were accepted, closed ones included.
-#[derive(Debug, Default)]
+/// When entries of each customer were accepted, closed ones included. In many tables: one that grows is copied, and one
+/// is looked through for what no window looks back to; nobody is to wait long for either.
+#[derive(Debug)]
 pub(in crate::store) struct Customers {
-    accepted: HashMap<(usize, Digest), VecDeque<i64>>,
+    tables: Box<[Table]>,
+    /// The table to be looked through next.
+    next: usize,
+}
+
+type Table = HashMap<(usize, Digest), VecDeque<i64>>;
+
+const TABLES: usize = 256;
+
+impl Default for Customers {
+    fn default() -> Self {
+        Self { tables: (0..TABLES).map(|_| HashMap::new()).collect(), next: 0 }
+    }
 }
 
 impl Customers {
     pub(super) fn add(&mut self, route: usize, customer: Digest, at: i64) {
-        let times = self.accepted.entry((route, customer)).or_default();
+        let times = self.tables[table(customer)].entry((route, customer)).or_default();
         let place = times.partition_point(|&other| other <= at);
         times.insert(place, at);
     }
 
     pub(super) fn take_back(&mut self, route: usize, customer: Digest, at: i64) {
-        if let Some(times) = self.accepted.get_mut(&(route, customer)) {
+        let accepted = &mut self.tables[table(customer)];
+        if let Some(times) = accepted.get_mut(&(route, customer)) {
             let place = times.partition_point(|&other| other < at);
             if times.get(place) == Some(&at) {
                 times.remove(place);
             }
             if times.is_empty() {
-                self.accepted.remove(&(route, customer));
+                accepted.remove(&(route, customer));
             }
         }
     }
@@ -92,19 +106,25 @@ impl Customers {
         window: Duration,
     ) -> u64 {
         let from = now.minus(window).0;
-        self.accepted
+        self.tables[table(customer)]
             .get(&(route, customer))
             .map_or(0, |times| (times.len() - times.partition_point(|&at| at <= from)) as u64)
     }
 
-    /// Forgets what no window looks back to.
-    pub(super) fn forget(&mut self, before: UnixMillis) {
-        self.accepted.retain(|_, times| {
+    /// Forgets what no window looks back to, in one table. True if there are more tables in this round.
+    pub(super) fn forget(&mut self, before: UnixMillis) -> bool {
+        self.tables[self.next].retain(|_, times| {
             let keep_from = times.partition_point(|&at| at <= before.0);
             times.drain(..keep_from);
             !times.is_empty()
         });
+        self.next = (self.next + 1) % TABLES;
+        self.next != 0
     }
+}
+
+fn table(customer: Digest) -> usize {
+    (customer.0 >> 32) as usize % TABLES
 }
 
 impl OpenIndex {
@@ -128,8 +148,9 @@ impl OpenIndex {
         self.customers = customers;
     }
 
-    pub(in crate::store) fn forget_customers(&mut self, before: UnixMillis) {
-        self.customers.forget(before);
+    /// True if there is more to look at in this round.
+    pub(in crate::store) fn forget_customers(&mut self, before: UnixMillis) -> bool {
+        self.customers.forget(before)
     }
 
     pub(in crate::store) fn set_declined(&mut self, route: &Arc<str>, declined: u64) {
@@ -161,5 +182,36 @@ impl OpenIndex {
                 (Arc::clone(&route.name), totals)
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn customers_are_forgotten_table_by_table_and_only_what_no_window_reaches() {
+        let mut customers = Customers::default();
+        let customer = |number: u128| Digest(number << 32 | number);
+        for number in 0..1000 {
+            customers.add(1, customer(number), 10);
+            if number % 2 == 0 {
+                customers.add(1, customer(number), 20);
+            }
+        }
+        let mut looks = 1;
+        while customers.forget(UnixMillis(10)) {
+            looks += 1;
+        }
+        assert_eq!(looks, TABLES);
+        let known: usize = customers.tables.iter().map(HashMap::len).sum();
+        assert_eq!(known, 500);
+        let accepted = |customers: &Customers, number| {
+            let window = Duration::from_millis(25);
+            customers.accepted(1, customer(number), UnixMillis(30), window)
+        };
+        assert_eq!((accepted(&customers, 8), accepted(&customers, 9)), (1, 0));
+        customers.take_back(1, customer(8), 20);
+        assert_eq!(accepted(&customers, 8), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Writer;
+use super::{PORTION, Writer, cleaning::Cleaning};
 use crate::{
     store::{
         StoreError,
@@ -21,7 +21,7 @@ use crate::{
 pub(in crate::store) struct Upkeep {
     ballast: Option<Ballast>,
     next_look: Option<Instant>,
-    next_clean: Option<Instant>,
+    pub(super) cleaning: Cleaning,
     /// Bytes since the last look, and after how many to look again: the sooner the fewer are left.
     written: u64,
     look_after: u64,
@@ -35,12 +35,9 @@ impl Upkeep {
         self.written += bytes;
     }
 
-    /// When something is left that can be done while nothing waits: how long until then.
-    pub(super) fn is_behind(&self, now: Instant) -> Option<Duration> {
-        if self.next_clean.is_some_and(|at| at <= now) {
-            return Some(Duration::ZERO);
-        }
-        self.lags.then_some(Duration::ZERO)
+    /// How long until something can be done while nothing waits.
+    pub(super) fn is_behind(&self, now: Instant) -> Duration {
+        if self.lags { Duration::ZERO } else { self.cleaning.due_in(now) }
     }
 }
 
@@ -52,9 +49,9 @@ impl Writer {
             self.upkeep.written = 0;
             self.look_at_disk();
         }
-        if self.upkeep.next_clean.is_none_or(|at| at <= now) {
+        if self.upkeep.cleaning.is_due(now) {
             let more = self.clean();
-            self.upkeep.next_clean = Some(now + if more { Duration::ZERO } else { CLEAN });
+            self.upkeep.cleaning.stepped(now, Instant::now(), more);
         }
         self.build_indexes();
     }
@@ -190,26 +187,28 @@ impl Writer {
     fn clean(&mut self) -> bool {
         let now = UnixMillis::now();
         let options = &self.shared.options;
-        let (oldest, customers, empty) = {
-            let mut index = self.shared.index();
-            index.forget(now, usize::MAX);
-            let customers = UnixMillis(now.0.saturating_sub(index.customer_window()));
-            index.forget_customers(customers);
-            (index.oldest_open(), customers, index.is_empty())
+        // Many may have closed within one minute, and nobody is to wait until all their keys are forgotten.
+        let keys = (0..PORTIONS).all(|_| self.shared.index().forget(now, PORTION));
+        let window = self.shared.index().customer_window();
+        let counted = UnixMillis(now.0.saturating_sub(window));
+        let customers = (0..PORTIONS).all(|_| self.shared.index().forget_customers(counted));
+        let (oldest, empty) = {
+            let index = self.shared.index();
+            (index.oldest_open(), index.is_empty())
         };
         self.shared.note_known(!empty);
         if let Err(error) = self.database.note_oldest_open(oldest) {
             tracing::error!(%error, "the oldest open entry could not be noted");
         }
         let retention = now.minus(options.retention);
-        let forgotten = now.minus(options.dedupe_window).min(customers);
+        let forgotten = now.minus(options.dedupe_window).min(counted);
         match self.database.delete_old(retention, forgotten, &mut self.upkeep.indexer) {
             Ok(deleted) => {
                 let mut index = self.shared.index();
                 for (route, declined) in &deleted.declined {
                     index.declined_gone(route, *declined);
                 }
-                deleted.more
+                deleted.more || keys || customers
             }
             Err(error) => {
                 tracing::error!(%error, "closed entries could not be deleted");
@@ -222,5 +221,6 @@ impl Writer {
 /// Or after so many bytes, whichever comes first.
 const LOOK_BYTES: u64 = 16 << 20;
 const LOOK: Duration = Duration::from_millis(500);
-const CLEAN: Duration = Duration::from_secs(60);
+/// Portions of keys, and of customers, that are looked at in one step.
+const PORTIONS: usize = 16;
 const AGAIN: Duration = Duration::from_secs(1);
