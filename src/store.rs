@@ -677,14 +677,24 @@ impl Store {
 
     /// One page of entries, newest first, by keyset. A page that had to look at very many may hold fewer than asked for
     /// (even none) and still have `more`.
-    pub async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
+    pub async fn page(&self, mut query: PageQuery) -> Result<Page, StoreError> {
         let limit = query.limit.clamp(1, LONGEST_PAGE) as usize;
-        let shared = Arc::clone(&self.handle.shared);
-        let read = self
-            .shared()
-            .readers
-            .read(move |reader| reader.page(&query, shared.receipts, &*shared, limit + 1));
-        let Found { mut entries, looked_down_to } = or_empty(read.await)?;
+        let (mut entries, mut looked) = (Vec::new(), 0);
+        let looked_down_to = loop {
+            let (shared, asked) = (Arc::clone(&self.handle.shared), query.clone());
+            let at_most = limit + 1 - entries.len();
+            let read = self
+                .shared()
+                .readers
+                .read(move |reader| reader.page(&asked, shared.receipts, &*shared, at_most));
+            let found: Found = or_empty(read.await)?;
+            entries.extend(found.entries);
+            looked += found.looked;
+            if found.looked_down_to.is_none() || entries.len() > limit || looked >= LOOKS {
+                break found.looked_down_to;
+            }
+            query.before = found.looked_down_to;
+        };
         let more = if entries.len() > limit {
             entries.truncate(limit);
             entries.last().map(|entry| entry.seq)
@@ -884,6 +894,8 @@ const LOOK_AT: usize = 2048;
 
 /// Most entries of a page.
 const LONGEST_PAGE: u32 = 200;
+/// Entries looked at for one page: well under a second.
+const LOOKS: usize = 50_000;
 
 /// What a page of entries shows.
 #[derive(Clone, Debug, Default)]

@@ -81,6 +81,10 @@ async fn searches_find_the_same_before_and_after_indexing() {
         let mut expected: Vec<Seq> = seqs.iter().copied().step_by(1000).collect();
         expected.reverse();
         assert_eq!(all(store, rare).await, expected);
+        // One page looks at all of them, though not at once.
+        let rare = PageQuery { route: Some("rare".into()), limit: 200, ..PageQuery::default() };
+        let page = store.page(PageQuery { state: Some(State::Stored), ..rare }).await.unwrap();
+        assert_eq!((page.entries.len(), page.more), (0, None));
         assert_eq!(all(store, searching("order-")).await, []);
         let pick = |which: usize| -> Vec<Seq> {
             closed.iter().copied().skip(which).step_by(4).rev().collect()

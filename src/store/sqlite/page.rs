@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Row as SqlRow, params};
 
 use super::{
-    lazy::{HOUR, INDEXED_TO, SALT, Sought, segment_of},
+    lazy::{HOUR, INDEXED_TO, SALT, SEGMENT, Sought, segment_of},
     read::Reader,
     start::number,
     stored::{JOINED, STORED, Stored, record},
@@ -30,11 +30,14 @@ pub(in crate::store) trait Live {
 pub(in crate::store) struct Found {
     pub(in crate::store) entries: Vec<EntrySummary>,
     pub(in crate::store) looked_down_to: Option<Seq>,
+    /// At how many entries.
+    pub(in crate::store) looked: usize,
 }
 
 impl Reader {
     /// Looks from the newest entry below `before` on, at the entries that the most selective filter leaves, until
-    /// `at_most` fit. A page that looked at very many ends early and says where.
+    /// `at_most` fit. Ends early and says where once it has looked at many: as long as it looks, the log cannot begin
+    /// anew, and whoever writes pays for that later.
     pub(in crate::store) fn page(
         &self,
         query: &PageQuery,
@@ -65,6 +68,7 @@ struct Search<'a> {
     at_most: usize,
     /// The entry of the receipt, once it was looked at: it comes before all others, and only once.
     shown: Cell<Option<Seq>>,
+    /// Entries, and what segments cost in such.
     looked: Cell<usize>,
     found: RefCell<Found>,
 }
@@ -158,30 +162,37 @@ impl<'a> Search<'a> {
         let mut rows = statement.query([seq.0])?;
         match rows.next()? {
             Some(row) => self.consider(row),
-            None => Ok(Go::Continue(())),
+            // It is gone; its key may be known for long.
+            None => Ok(self.looked_at(seq)),
         }
     }
 
-    /// Keeps the entry if it fits. Ends when the page is full or very many were looked at.
+    /// Keeps the entry if it fits. Ends when the page is full or many were looked at.
     fn consider(&self, row: &SqlRow<'_>) -> Result<Go, StoreError> {
-        self.looked.set(self.looked.get() + 1);
-        let mut found = self.found.borrow_mut();
         let stored = Stored::read(row)?;
         if self.shown.get() != Some(stored.seq) && self.may_fit(&stored) {
             let mut summary = stored.summary(self.receipts);
             self.live.show(&mut summary);
             if self.fits(&summary) {
+                let mut found = self.found.borrow_mut();
                 found.entries.push(summary);
                 if found.entries.len() == self.at_most {
                     return Ok(Go::Break(()));
                 }
             }
         }
-        if self.looked.get() >= LOOKS {
-            found.looked_down_to = Some(stored.seq);
-            return Ok(Go::Break(()));
+        Ok(self.looked_at(stored.seq))
+    }
+
+    fn looked_at(&self, seq: Seq) -> Go {
+        let mut found = self.found.borrow_mut();
+        found.looked += 1;
+        self.looked.set(self.looked.get() + 1);
+        if self.looked.get() < LOOKS {
+            return Go::Continue(());
         }
-        Ok(Go::Continue(()))
+        found.looked_down_to = Some(seq);
+        Go::Break(())
     }
 
     /// The next entries below `before` that may fit, newest first; none when there are no more.
@@ -220,8 +231,16 @@ impl<'a> Search<'a> {
         let mut seqs = Vec::new();
         let mut segment = segment_of(before.min(self.indexed_to + 1) - 1);
         while segment >= first && seqs.len() < PORTION as usize {
+            if self.looked.get() >= LOOKS {
+                let looked_down_to = (segment + 1) * SEGMENT + 1;
+                if seqs.is_empty() && looked_down_to > self.lowest {
+                    self.found.borrow_mut().looked_down_to = Some(Seq(looked_down_to));
+                }
+                break;
+            }
             let found = sought.in_segment(connection, segment)?;
             seqs.extend(found.into_iter().filter(|seq| *seq < before).map(Seq));
+            self.looked.set(self.looked.get() + A_SEGMENT);
             segment -= 1;
         }
         seqs.truncate(PORTION as usize);
@@ -307,5 +326,63 @@ impl<'a> Search<'a> {
 
 /// Candidates fetched at once.
 const PORTION: i64 = 256;
-/// Candidates looked at for one page: well under a second.
-const LOOKS: usize = 50_000;
+/// Entries looked at before others have a turn: some milliseconds.
+const LOOKS: usize = 2_000;
+/// A segment in which nothing is found costs as much as so many entries.
+const A_SEGMENT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Appended, Caps, Store, StoreOptions, Synchronous, writer::tests::entry};
+
+    struct Nothing;
+
+    impl Live for Nothing {
+        fn in_state(&self, _: State, _: i64, _: usize) -> Vec<Seq> {
+            Vec::new()
+        }
+
+        fn show(&self, _: &mut EntrySummary) {}
+    }
+
+    #[tokio::test]
+    async fn a_look_ends_soon_and_the_next_one_goes_on_where_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("standin.db");
+        let options = StoreOptions {
+            accept_ephemeral: true,
+            synchronous: Synchronous::NormalForTests,
+            ..StoreOptions::new(path.clone())
+        };
+        let store = Store::open(options).unwrap();
+        let caps = std::sync::Arc::new(Caps { open: u64::MAX, open_sum: None, per_customer: None });
+        let count = 3 * LOOKS + 10;
+        let all = (0..count).map(|key| {
+            let mut entry = entry(key as u128);
+            entry.caps = std::sync::Arc::clone(&caps);
+            entry.route = if key % 1500 == 0 { "rare" } else { "checkout" }.into();
+            store.append(entry)
+        });
+        for appended in futures_util::future::join_all(all).await {
+            assert!(matches!(appended.unwrap(), Appended::New(_)));
+        }
+        let reader = Reader::open(&path).unwrap();
+        let mut query = PageQuery { route: Some("rare".into()), ..PageQuery::default() };
+        let (mut found, mut turns) = (Vec::new(), 0);
+        loop {
+            let look = reader.page(&query, store.handle.shared.receipts, &Nothing, 200).unwrap();
+            assert!(look.looked <= LOOKS, "{}", look.looked);
+            found.extend(look.entries.iter().map(|entry| entry.seq.0));
+            turns += 1;
+            match look.looked_down_to {
+                Some(seq) => query.before = Some(seq),
+                None => break,
+            }
+        }
+        let rare: Vec<i64> = (1..=count as i64).rev().filter(|seq| seq % 1500 == 1).collect();
+        assert_eq!(found, rare);
+        assert!(turns >= 3, "{turns}");
+        store.close().await;
+    }
+}
