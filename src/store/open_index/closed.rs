@@ -163,9 +163,9 @@ mod tests {
                     },
                 }
                 prop_assert_eq!(entries.is_empty(), model.is_empty());
-                prop_assert_eq!(entries.front(), model.front().map(|one| (first, one.clone())));
+                prop_assert_eq!(entries.front(), model.front().map(|one| (first, *one)));
                 for (at, wanted) in model.iter().enumerate().step_by(101) {
-                    prop_assert_eq!(entries.get(first + at as i64), Some(wanted.clone()));
+                    prop_assert_eq!(entries.get(first + at as i64), Some(*wanted));
                 }
                 prop_assert_eq!(entries.get(first - 1), None);
                 prop_assert_eq!(entries.get(first + model.len() as i64), None);
