@@ -26,7 +26,15 @@ impl LockFile {
             .truncate(false)
             .mode(OWNER_ONLY)
             .open(&path)
-            .map_err(|error| failed(&path, &error))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    let folder = folder(store).display();
+                    StoreError::Failed(format!(
+                        "its folder {folder} is not there: make it, and restart"
+                    ))
+                }
+                _ => failed(&path, &error),
+            })?;
         lock(&file, &path, store)?;
         Ok(Self { _file: file, store: None })
     }

@@ -137,6 +137,11 @@ async fn a_newer_file_a_foreign_file_and_a_damaged_file_are_refused_and_left_alo
     assert!(Store::open(options(no_file.path())).is_err());
     assert_eq!(mode(&folder_in_its_place), 0o755);
 
+    let missing = foreign.path().join("missing");
+    let refused = Store::open(options(&missing));
+    assert!(matches!(&refused, Err(StoreError::Failed(why)) if why.contains("its folder")));
+    assert!(!missing.exists(), "a disk that is not mounted is not papered over");
+
     let damaged = tempfile::tempdir().unwrap();
     let path = damaged.path().join("standin.db");
     let bytes = vec![0x5a; 100_000];
