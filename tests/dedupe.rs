@@ -159,6 +159,22 @@ async fn a_key_that_the_app_has_answered_is_refused_for_another_request_while_it
     assert_eq!(ids(&app)[0], ids(&app)[1]);
 }
 
+/// A proxy that passes its clients' ids on is trusted for more than it knows.
+#[tokio::test]
+async fn an_id_that_the_app_has_answered_is_refused_for_another_request_too() {
+    let order = |cart| {
+        let mut order = with(order("k", cart), "x-request-id", "an-id-of-a-peer");
+        order.headers_mut().remove("idempotency-key");
+        order
+    };
+    let mut app = App::start().await;
+    let standin = in_front_of(&app, NO_BREAKER, PROTECTED).await;
+    assert!(!is_stood_in(&standin.send(order("c")).await));
+    app.stop().await;
+    assert_honest(&standin.send(order("another cart")).await, 422);
+    assert!(is_stood_in(&standin.send(order("c")).await));
+}
+
 #[tokio::test]
 async fn a_key_in_doubt_is_refused_for_another_request_too() {
     let mut app = App::start().await;

@@ -148,13 +148,13 @@ impl Case {
             let uses = self.stand_in().uses();
             uses.is_anothers(who.identity.key, fingerprint, UnixMillis::now())
         };
-        who.by_client && self.fingerprint().is_some_and(is_anothers)
+        !self.is_new(who) && self.fingerprint().is_some_and(is_anothers)
     }
 
     /// The app has heard of its key, or may have, and would notice another request under it.
     pub(super) fn note_use(&self, who: &Identified) {
         let now = UnixMillis::now();
-        if who.by_client
+        if !self.is_new(who)
             && let Some(until) = self.route.protected_until(now)
             && let Some(fingerprint) = self.fingerprint()
         {
