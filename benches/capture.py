@@ -3,6 +3,8 @@
 
     benches/capture.py                            64 and 256 connections, five seconds each, three rounds in turns
     benches/capture.py --fill 1000000             with so many entries in the store before it is measured
+    benches/capture.py --closed 1000000           with so many closed ones, whose keys are remembered, by turns with an almost
+                                                  empty store
     benches/capture.py --busy                     and besides: while pages of entries are asked for 20 times a second, and
                                                   entries of another app, which is back and takes 20 ms each, are replayed
     benches/capture.py --binary FILE --dir DIR    another binary, another disk
@@ -42,7 +44,7 @@ endpoints = ["http://{other}"]
 match = "POST /orders"
 upstream = "other"
 app_dedupes = {{ by = "x-request-id", for = "7d" }}
-replay = {{ trigger = "manual" }}
+replay = {{ trigger = "manual", pace = {pace} }}
 
 [route.orders.stand_in]
 accept_if = 'body.cents > 0'
@@ -92,9 +94,9 @@ class App(BaseHTTPRequestHandler):
 
 
 class Slow(asyncio.Protocol):
-    """The other app: answers each request after 20 ms, and says how many there were."""
+    """The other app: answers each request after 20 ms, or sooner, and says how many there were."""
 
-    answered = 0
+    answered, takes = 0, 0.02
 
     def connection_made(self, transport):
         self.transport, self.read = transport, b""
@@ -107,7 +109,7 @@ class Slow(asyncio.Protocol):
             if len(self.read) < end:
                 return
             self.read = self.read[end:]
-            asyncio.get_running_loop().call_later(0.02, self.answer)
+            asyncio.get_running_loop().call_later(Slow.takes, self.answer)
 
     def answer(self):
         Slow.answered += 1
@@ -154,14 +156,15 @@ def process(command, **more):
 
 
 @contextlib.contextmanager
-def standin(binary, folder):
+def standin(binary, folder, pace=64):
+    folder.mkdir(exist_ok=True)
     listen, admin, other = free(), free(), free()
     threading.Thread(target=serve_slowly, args=(other,), daemon=True).start()
     app = ThreadingHTTPServer(("127.0.0.1", 0), App)
     threading.Thread(target=app.serve_forever, daemon=True).start()
     config = folder / "standin.toml"
     addresses = {"listen": listen, "admin": admin, "other": other, "app": "127.0.0.1:%d" % app.server_port}
-    config.write_text(CONFIG.format(store=folder / "standin.db", **addresses))
+    config.write_text(CONFIG.format(store=folder / "standin.db", pace=pace, **addresses))
     with open(folder / "log", "wb") as log, process([binary, "run", "-c", config], stdout=log, stderr=log) as running:
         within(60, lambda: post(listen, "/checkout"))
         # In this order: a socket that is closed while its thread waits on it goes on listening for a while.
@@ -230,6 +233,31 @@ class Busy:
             self.pages.append((time.monotonic() - began) * 1e3)
 
 
+def fill(script, listen, path, left):
+    while left > 0:
+        filled = wrk(script, listen, path, 256, 5)
+        if filled["bad"]:
+            sys.exit(f"not all were stood in for: {filled}")
+        left -= filled["count"]
+
+
+def force(listen, admin):
+    """Entries of the other app, which has answered once."""
+    post(listen, "/orders")
+    admin_post(admin, "/mode", route="orders", mode="forced", **{"for": "12h"})
+
+
+def close(script, listen, admin, count):
+    """Entries that are stored and replayed, until none of them is open."""
+    fill(script, listen, "/orders", count)
+    Slow.takes = 0
+    admin_post(admin, "/replay/runs", route="orders")
+    stored = f"http://{admin}/api/v1/entries?route=orders&state=stored&limit=1"
+    while json.load(urllib.request.urlopen(stored, timeout=30))["entries"]:
+        time.sleep(1)
+    Slow.takes = 0.02
+
+
 def written_by(pid):
     """Bytes that the process had the kernel write to a disk."""
     return int(re.search(r"^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.M)[1])
@@ -243,6 +271,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fill", type=int, default=0)
+    parser.add_argument("--closed", type=int, default=0)
     parser.add_argument("--busy", action="store_true")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="standin-capture-", dir=arguments.dir or "."))
@@ -250,24 +279,27 @@ def main():
         (folder / "redis").mkdir()
         script = folder / "post.lua"
         script.write_text(SCRIPT)
-        with standin(arguments.binary, folder) as (listen, admin, running), redis(folder / "redis") as port:
-            busy, left = Busy(admin), arguments.fill
-            if arguments.busy:
-                post(listen, "/orders")
-                admin_post(admin, "/mode", route="orders", mode="forced", **{"for": "12h"})
-                left = max(left, TO_REPLAY)
-            while left > 0:
-                filled = wrk(script, listen, "/orders" if arguments.busy else "/checkout", 256, 5)
-                if filled["bad"]:
-                    sys.exit(f"not all were stood in for: {filled}")
-                left -= filled["count"]
+        with contextlib.ExitStack() as stack:
+            pace = 1000 if arguments.closed else 64
+            listen, admin, running = stack.enter_context(standin(arguments.binary, folder, pace))
+            port = stack.enter_context(redis(folder / "redis"))
+            busy, empty = Busy(admin), None
+            if arguments.busy or arguments.closed:
+                force(listen, admin)
+            if arguments.closed:
+                close(script, listen, admin, arguments.closed)
+                empty = stack.enter_context(standin(arguments.binary, folder / "empty"))[0]
+            path, least = ("/orders", TO_REPLAY) if arguments.busy else ("/checkout", 0)
+            fill(script, listen, path, max(arguments.fill, least))
             print("connections |  ceiling/s | stand-ins/s | of ceiling |    redis/s | of redis | p50 ms | p99 ms | longest ms | busy")
             for connections in map(int, arguments.connections.split(",")):
-                ceiling, ours, theirs, beside_it = [], [], [], []
+                ceiling, ours, theirs, beside_it, of_empty = [], [], [], [], []
                 before = written_by(running.pid)
                 for _ in range(arguments.rounds):
                     ceiling.append(wrk(script, listen, "/nothing-is-stored", connections, arguments.seconds)["rate"])
                     ours.append(wrk(script, listen, "/checkout", connections, arguments.seconds))
+                    if empty:
+                        of_empty.append(ours[-1]["rate"] / wrk(script, empty, "/checkout", connections, arguments.seconds)["rate"])
                     if arguments.busy:
                         with busy:
                             beside_it.append(wrk(script, listen, "/checkout", connections, arguments.seconds))
@@ -286,6 +318,8 @@ def main():
                 longest = max(round["max"] for round in ours)
                 halves = [one["rate"] / two["rate"] for one, two in zip(beside_it, ours)]
                 share = f"{middle(halves):.2f} of it" if halves else ""
+                if of_empty:
+                    share += f" | {middle(of_empty):.2f} of an empty store"
                 print(
                     f"{connections:11} | {top:10.0f} | {rate:11.0f} | {rate / top:10.2f} | {beside:10.0f} | "
                     f"{rate / beside:8.2f} | {p50:6.2f} | {p99:6.2f} | {longest:10.1f} | {share}",
