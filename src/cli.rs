@@ -97,8 +97,9 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args).map_err(Failure::general),
         Command::Schema => print(&format!("{:#}", schema::json_schema())),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "standin", &mut std::io::stdout());
-            Ok(())
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "standin", &mut text);
+            print(&String::from_utf8_lossy(&text))
         }
         Command::ToyShop(args) => demo::shop::run(&args).map_err(Failure::general),
     };

@@ -359,6 +359,23 @@ async fn pages_of_entries_show_each_once_and_search_finds_by_what_is_said_on_the
     assert_eq!(fixture.get("/entries/nothing").await.status, 404);
 }
 
+/// A misspelled filter is not everything.
+#[tokio::test]
+async fn a_question_with_a_word_that_is_not_known_is_refused() {
+    let fixture = Fixture::start().await;
+    for path in [
+        "/api/v1/entries?sate=held",
+        "/api/v1/entries?after=7",
+        "/api/v1/audit?lines=7",
+        "/api/v1/volumes?day=7",
+        "/api/v1/replay/impact?rout=checkout",
+    ] {
+        let answer = fixture.get(path).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.json()["detail"].as_str().unwrap().contains("unknown field"), "{path}");
+    }
+}
+
 /// Whoever asks for more than there is at once would take a part for all.
 #[tokio::test]
 async fn a_number_out_of_its_range_is_refused_by_its_name() {

@@ -35,7 +35,7 @@ pub(crate) enum Act {
 
 /// The scope of a replay run: at most one of the three; everything when there is none.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ScopeAsked {
     pub(crate) route: String,
@@ -237,7 +237,7 @@ impl Admin {
         if mode == Mode::Forced
             && for_time.is_some_and(|time| time > FORCED_LONGEST || time.is_zero())
         {
-            return Err(Problem::bad("`forced` lasts at most 24 h"));
+            return Err(Problem::bad("`forced` lasts for a time, 24 h at most"));
         }
         Ok(self.handles.modes.set(route, mode, for_time, &who.0, &why.0).await?)
     }

@@ -55,9 +55,14 @@ struct Known {
 }
 
 /// For which request an app that refuses duplicates has heard of a key. It would take another one under it for the first,
-/// and what was promised of that would never be applied. The oldest are forgotten above a bound.
+/// and what was promised of that would never be applied. The oldest are forgotten above a bound. In shards, as [`UnderWay`]:
+/// each request with a key of its client's is noted.
+#[derive(Debug)]
+pub struct Uses(Box<[UsesShard]>);
+
 #[derive(Debug, Default)]
-pub struct Uses(Mutex<Recent<Use>>);
+#[repr(align(128))]
+struct UsesShard(Mutex<Recent<Use>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Use {
@@ -85,10 +90,20 @@ impl Default for UnderWay {
     }
 }
 
+impl Default for Uses {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| UsesShard::default()).collect())
+    }
+}
+
+fn shard_of(key: Digest) -> usize {
+    (key.0 >> 64) as usize % SHARDS
+}
+
 impl UnderWay {
     /// Waits until no other request of this key is under way, at most `limit`; `None` after that.
     pub async fn enter(&self, key: Digest, limit: Duration) -> Option<Place> {
-        let shard = &self.0[(key.0 >> 64) as usize % SHARDS];
+        let shard = &self.0[shard_of(key)];
         let turn = match lock(&shard.0).entry(key) {
             Entry::Vacant(free) => {
                 free.insert(VecDeque::new());
@@ -137,12 +152,12 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        self.change().in_doubt.add(key, ());
+        self.change().in_doubt.add(key, (), MOST_DOUBTS);
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        self.change().applied.add(key, ());
+        self.change().applied.add(key, (), MOST_DOUBTS);
     }
 
     /// The app has said what became of it, and would notice it a second time.
@@ -173,15 +188,16 @@ impl Doubts {
 impl Uses {
     /// The app has heard of the key with this request, or may have. The first one keeps it.
     pub fn note(&self, key: Digest, fingerprint: Digest, now: UnixMillis, until: UnixMillis) {
-        let mut known = lock(&self.0);
+        let mut known = lock(&self.0[shard_of(key)].0);
         if !known.keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now)) {
-            known.add(key, Use { fingerprint, until });
+            known.add(key, Use { fingerprint, until }, MOST_DOUBTS / SHARDS);
         }
     }
 
     /// Whether the app knows the key as that of another request.
     pub fn is_anothers(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> bool {
-        lock(&self.0).keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now))
+        let known = lock(&self.0[shard_of(key)].0);
+        known.keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now))
     }
 }
 
@@ -198,11 +214,11 @@ impl<T> Default for Recent<T> {
 }
 
 impl<T> Recent<T> {
-    fn add(&mut self, key: Digest, known: T) {
+    fn add(&mut self, key: Digest, known: T, most: usize) {
         self.count += 1;
         self.keys.insert(key, (self.count, known));
         self.order.push_back((key, self.count));
-        while self.order.len() > MOST_DOUBTS {
+        while self.order.len() > most {
             if let Some((oldest, number)) = self.order.pop_front()
                 && self.keys.get(&oldest).is_some_and(|(last, _)| *last == number)
             {
@@ -309,7 +325,8 @@ mod tests {
         let is_anothers =
             |request, now| uses.is_anothers(Digest(7), Digest(request), UnixMillis(now));
         assert!(is_anothers(2, 999) && !is_anothers(1, 999) && !is_anothers(2, 1000));
-        for key in 8..7 + MOST_DOUBTS as u128 {
+        // All of one shard.
+        for key in 8..7 + (MOST_DOUBTS / SHARDS) as u128 {
             note(key, 1);
         }
         assert!(is_anothers(2, 999));

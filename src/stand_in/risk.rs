@@ -7,7 +7,7 @@ use super::{
     secrets::{carries_card_data, in_trailers, is_made_of_card_data},
 };
 use crate::{
-    body::{NotReadable, ReadBody},
+    body::{BodyKind, Json, NotReadable, ReadBody},
     config::{RouteConfig, StandInConfig},
     expr::{ExprFault, Facts},
     store::{Certainty, Digest},
@@ -58,6 +58,8 @@ pub struct Assessed {
 pub enum HighRisk {
     #[error("{0} requests are not stored")]
     MethodNotReplayable(String),
+    #[error("it asks the app to take it for one of another method")]
+    MethodOverride,
     #[error("the path can be read in two ways")]
     NotCanonical,
     #[error("an upgrade cannot be replayed")]
@@ -101,6 +103,7 @@ impl HighRisk {
     pub fn word(&self) -> &'static str {
         match self {
             Self::MethodNotReplayable(_) => "method_not_replayable",
+            Self::MethodOverride => "method_override",
             Self::NotCanonical => "not_canonical",
             Self::Upgrade => "upgrade",
             Self::Range => "range",
@@ -147,6 +150,10 @@ fn may_have(name: &HeaderName, value: &HeaderValue) -> Result<(), HighRisk> {
     // Names are in small letters. As texts most differ by their length already.
     match name.as_str() {
         "upgrade" => Err(HighRisk::Upgrade),
+        // The route's rule has judged the method that it came with.
+        "x-http-method-override" | "x-http-method" | "x-method-override" => {
+            Err(HighRisk::MethodOverride)
+        }
         "connection" if lists(value, "upgrade") => Err(HighRisk::Upgrade),
         "range" | "if-range" | "content-range" => Err(HighRisk::Range),
         "if-match" | "if-none-match" | "if-unmodified-since" => Err(HighRisk::Conditional),
@@ -154,6 +161,14 @@ fn may_have(name: &HeaderName, value: &HeaderValue) -> Result<(), HighRisk> {
         "content-type" if begins_with(value, "application/grpc", false) => Err(HighRisk::Stream),
         "accept" if lists(value, "text/event-stream") => Err(HighRisk::Stream),
         _ => Ok(()),
+    }
+}
+
+/// A field that web frameworks take for the method of a form.
+fn overrides_method(body: &ReadBody<'_>) -> bool {
+    match &body.json {
+        Json::Object(form) if body.kind == BodyKind::Form => form.get("_method").is_some(),
+        _ => false,
     }
 }
 
@@ -167,6 +182,9 @@ fn judged(case: &Case<'_>) -> Result<Assessed, HighRisk> {
     }
     // Even where no rule looks at it: the app will most likely refuse it, and card data could hide in it.
     let body = case.body.map_err(HighRisk::BodyUnreadable)?;
+    if overrides_method(body) {
+        return Err(HighRisk::MethodOverride);
+    }
     if let Some(place) = carries_card_data(body, case.raw_body, case.facts.headers, case.target)
         .or_else(|| case.trailers.and_then(in_trailers))
         .or_else(|| is_made_of_card_data(case.key).then_some("a card number as its key"))
@@ -339,6 +357,9 @@ mod tests {
         for (name, value, word) in [
             ("upgrade", "websocket", "upgrade"),
             ("connection", "keep-alive, Upgrade", "upgrade"),
+            ("x-http-method-override", "DELETE", "method_override"),
+            ("x-http-method", "PUT", "method_override"),
+            ("x-method-override", "patch", "method_override"),
             ("range", "bytes=0-1", "range"),
             ("content-range", "bytes 0-1/2", "range"),
             ("if-match", "\"1\"", "conditional"),
@@ -384,6 +405,19 @@ mod tests {
         opaque.config = tests::route(rule);
         assert_eq!(opaque.risk(), Risk::Low(Assessed::default()));
         assert_eq!(opaque.body("4111 1111 1111 1111").word(), "card_data");
+    }
+
+    #[test]
+    fn a_form_that_names_another_method_was_not_judged_by_the_rule() {
+        let mut form = sample().with("content-type", "application/x-www-form-urlencoded");
+        form.config =
+            tests::route(r#"stand_in = { accept_if = "true", answer = { status = 202 } }"#);
+        assert_eq!(form.clone().body("cents=1").word(), "low");
+        assert_eq!(form.body("cents=1&_method=delete").word(), "method_override");
+        let mut json = sample();
+        json.config =
+            tests::route(r#"stand_in = { accept_if = "true", answer = { status = 202 } }"#);
+        assert_eq!(json.body(r#"{"_method":"delete"}"#).word(), "low", "only of forms");
     }
 
     #[test]

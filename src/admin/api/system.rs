@@ -26,6 +26,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Days {
     /// 1 to 366; 30 when absent.
@@ -47,6 +48,7 @@ pub(super) async fn volumes(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Lines {
     /// 1 to 1000; 100 when absent.

@@ -50,7 +50,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// All sentences, worst first; "All routes answer." when there is no trouble.
+    /// All sentences, worst first; that all routes answer when there is no trouble.
     pub(super) fn sentences(&self) -> Vec<Sentence> {
         let mut all = Vec::new();
         self.whole(&mut all);
@@ -69,7 +69,12 @@ impl Known<'_> {
         // Among equals, what goes on now comes before what waits for a person.
         all.sort_by_key(|s| (std::cmp::Reverse(s.severity), !s.text.contains(" standing in ")));
         if all.iter().all(|sentence| sentence.severity < Severity::Warn) {
-            let text = if self.standby { "Standing by." } else { "All routes answer." };
+            let unknown = self.upstreams.iter().any(|upstream| upstream.condition == "unknown");
+            let text = match (self.standby, unknown) {
+                (true, _) => "Standing by.",
+                (false, true) => "No trouble so far: not every app has been asked yet.",
+                (false, false) => "All routes answer.",
+            };
             all.insert(0, Sentence { severity: Severity::Good, route: None, text: text.into() });
         }
         all
@@ -441,6 +446,10 @@ mod tests {
     fn a_quiet_day_is_one_sentence() {
         let said = says("up", &[route("checkout")], |_| {});
         assert_eq!(said, [(Severity::Good, "All routes answer.".into())]);
+        let said = says("unknown", &[route("checkout")], |_| {});
+        let text = "No trouble so far: not every app has been asked yet.";
+        assert_eq!(said[0], (Severity::Good, text.into()), "nobody knows that it answers");
+        assert_eq!(said[1].0, Severity::Note);
     }
 
     #[test]

@@ -144,7 +144,9 @@ async fn whole(response: Response<Incoming>) -> Result<Value, Failure> {
             value => Ok(value),
         };
     }
-    let detail = value["detail"].as_str().map(text::line).unwrap_or_default();
+    let detail = value["detail"].as_str().map(text::line);
+    let detail =
+        detail.unwrap_or_else(|| "it does not say why; is this standin's admin API?".into());
     let hint = match status {
         StatusCode::UNAUTHORIZED => " (give --token or STANDIN_TOKEN)",
         _ => "",
