@@ -92,7 +92,10 @@ fn value_in_words(schema: &Value) -> String {
         return words.join(", ");
     }
     if let Some(forms) = forms {
-        return forms.iter().map(value_in_words).collect::<Vec<_>>().join(" or ");
+        // A list last: "list of: number or string" would be one of both.
+        let mut words: Vec<_> = forms.iter().map(value_in_words).collect();
+        words.sort_by_key(|word| word.starts_with("list of"));
+        return words.join(" or ");
     }
     let word = match (schema["format"].as_str(), schema["type"].as_str()) {
         (Some("standin-duration"), _) => "duration",
