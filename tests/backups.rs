@@ -188,13 +188,13 @@ async fn a_key_that_a_backup_has_had_stays_with_it() {
 async fn a_key_that_its_app_has_answered_goes_to_no_backup() {
     let (mut first, second) = (App::start().await, App::start().await);
     let mut standin = with_backup(&first, &second, NEVER_OPEN).await;
-    assert_eq!(order(&standin, "k-1", "answered").await.status, 201);
-    first.answer_with(|_| http::Response::builder().status(422).body(Bytes::new()).unwrap());
-    assert_eq!(order(&standin, "k-2", "declined").await.status, 422);
-    first.stop().await;
     let risky = async |standin: &Standin| {
         send(standin, Method::POST, "/orders?risky", "k-1", "answered").await
     };
+    assert_eq!(risky(&standin).await.status, 201);
+    first.answer_with(|_| http::Response::builder().status(422).body(Bytes::new()).unwrap());
+    assert_eq!(order(&standin, "k-2", "declined").await.status, 422);
+    first.stop().await;
     assert_eq!(risky(&standin).await.status, 503);
     assert!(second.seen().is_empty(), "{:?}", bodies(&second));
     assert_eq!(order(&standin, "k-2", "declined").await.status, 201, "it took nothing");
