@@ -50,19 +50,22 @@ pub struct Doubts {
 /// Apart, so that what goes well does not push out what went wrong.
 #[derive(Debug, Default)]
 struct Known {
-    in_doubt: Recent<()>,
-    applied: Recent<()>,
+    in_doubt: Recent,
+    applied: Recent,
 }
 
 /// For which request an app that refuses duplicates has heard of a key. It would take another one under it for the first,
-/// and what was promised of that would never be applied. The oldest are forgotten above a bound. In shards, as [`UnderWay`]:
-/// each request with a key of its client's is noted.
+/// and what was promised of that would never be applied. About the last 65,000 keys, in small sets with a lock each: every
+/// request with a key of its client's is noted, and few bytes are enough.
 #[derive(Debug)]
-pub struct Uses(Box<[UsesShard]>);
+pub struct Uses(Box<[Mutex<Set>]>);
 
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct UsesShard(Mutex<Recent<Use>>);
+struct Set {
+    uses: Vec<(Digest, Use)>,
+    /// The place that is taken next when all are.
+    oldest: usize,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Use {
@@ -71,10 +74,10 @@ struct Use {
     until: UnixMillis,
 }
 
-/// The youngest keys, by the number of their last mention, and what is known of each.
-#[derive(Debug)]
-struct Recent<T> {
-    keys: HashMap<Digest, (u64, T), Mixing>,
+/// The youngest keys, by the number of their last mention.
+#[derive(Debug, Default)]
+struct Recent {
+    keys: HashMap<Digest, u64, Mixing>,
     order: VecDeque<(Digest, u64)>,
     count: u64,
 }
@@ -83,6 +86,9 @@ struct Recent<T> {
 const SHARDS: usize = 64;
 /// Keys of each kind that are remembered.
 const MOST_DOUBTS: usize = 100_000;
+/// Of uses of keys.
+const SETS: usize = 8192;
+const USES_OF_A_SET: usize = 8;
 
 impl Default for UnderWay {
     fn default() -> Self {
@@ -90,20 +96,10 @@ impl Default for UnderWay {
     }
 }
 
-impl Default for Uses {
-    fn default() -> Self {
-        Self((0..SHARDS).map(|_| UsesShard::default()).collect())
-    }
-}
-
-fn shard_of(key: Digest) -> usize {
-    (key.0 >> 64) as usize % SHARDS
-}
-
 impl UnderWay {
     /// Waits until no other request of this key is under way, at most `limit`; `None` after that.
     pub async fn enter(&self, key: Digest, limit: Duration) -> Option<Place> {
-        let shard = &self.0[shard_of(key)];
+        let shard = &self.0[(key.0 >> 64) as usize % SHARDS];
         let turn = match lock(&shard.0).entry(key) {
             Entry::Vacant(free) => {
                 free.insert(VecDeque::new());
@@ -152,12 +148,12 @@ impl Drop for Place {
 impl Doubts {
     /// It may have been applied, and no entry says so.
     pub fn raise(&self, key: Digest) {
-        self.change().in_doubt.add(key, (), MOST_DOUBTS);
+        self.change().in_doubt.add(key);
     }
 
     /// The app has applied it, and would apply it again: nothing that it says later takes that back.
     pub fn applied(&self, key: Digest) {
-        self.change().applied.add(key, (), MOST_DOUBTS);
+        self.change().applied.add(key);
     }
 
     /// The app has said what became of it, and would notice it a second time.
@@ -185,19 +181,38 @@ impl Doubts {
     }
 }
 
+impl Default for Uses {
+    fn default() -> Self {
+        Self((0..SETS).map(|_| Mutex::default()).collect())
+    }
+}
+
 impl Uses {
     /// The app has heard of the key with this request, or may have. The first one keeps it.
     pub fn note(&self, key: Digest, fingerprint: Digest, now: UnixMillis, until: UnixMillis) {
-        let mut known = lock(&self.0[shard_of(key)].0);
-        if !known.keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now)) {
-            known.add(key, Use { fingerprint, until }, MOST_DOUBTS / SHARDS);
+        let this = Use { fingerprint, until };
+        let mut set = self.set(key);
+        let Set { uses, oldest } = &mut *set;
+        if let Some((_, first)) = uses.iter_mut().find(|(known, _)| *known == key) {
+            if !first.is_anothers(fingerprint, now) {
+                *first = this;
+            }
+        } else if uses.len() < USES_OF_A_SET {
+            uses.push((key, this));
+        } else {
+            uses[*oldest] = (key, this);
+            *oldest = (*oldest + 1) % USES_OF_A_SET;
         }
     }
 
     /// Whether the app knows the key as that of another request.
     pub fn is_anothers(&self, key: Digest, fingerprint: Digest, now: UnixMillis) -> bool {
-        let known = lock(&self.0[shard_of(key)].0);
-        known.keys.get(&key).is_some_and(|(_, first)| first.is_anothers(fingerprint, now))
+        let set = self.set(key);
+        set.uses.iter().any(|(known, first)| *known == key && first.is_anothers(fingerprint, now))
+    }
+
+    fn set(&self, key: Digest) -> MutexGuard<'_, Set> {
+        lock(&self.0[(key.0 >> 64) as usize % SETS])
     }
 }
 
@@ -207,20 +222,14 @@ impl Use {
     }
 }
 
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self { keys: HashMap::default(), order: VecDeque::new(), count: 0 }
-    }
-}
-
-impl<T> Recent<T> {
-    fn add(&mut self, key: Digest, known: T, most: usize) {
+impl Recent {
+    fn add(&mut self, key: Digest) {
         self.count += 1;
-        self.keys.insert(key, (self.count, known));
+        self.keys.insert(key, self.count);
         self.order.push_back((key, self.count));
-        while self.order.len() > most {
+        while self.order.len() > MOST_DOUBTS {
             if let Some((oldest, number)) = self.order.pop_front()
-                && self.keys.get(&oldest).is_some_and(|(last, _)| *last == number)
+                && self.keys.get(&oldest).is_some_and(|last| *last == number)
             {
                 self.keys.remove(&oldest);
             }
@@ -325,8 +334,8 @@ mod tests {
         let is_anothers =
             |request, now| uses.is_anothers(Digest(7), Digest(request), UnixMillis(now));
         assert!(is_anothers(2, 999) && !is_anothers(1, 999) && !is_anothers(2, 1000));
-        // All of one shard.
-        for key in 8..7 + (MOST_DOUBTS / SHARDS) as u128 {
+        // All of one set.
+        for key in 8..7 + USES_OF_A_SET as u128 {
             note(key, 1);
         }
         assert!(is_anothers(2, 999));
